@@ -1,0 +1,1 @@
+"""Checkpoints in the hub layout: read, make, fetch, inspect."""

@@ -1,0 +1,118 @@
+"""Writing files so that nothing half-written stays: beside the target first, then renamed over it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Union
+
+from motedge.errors import HostError
+from motedge.units import format_bytes
+
+PathLike = Union[str, "os.PathLike[str]"]
+PARTIAL_SUFFIX = ".partial"
+_CHUNK = 8 << 20
+
+
+@contextlib.contextmanager
+def atomic_path(target: PathLike) -> Iterator[Path]:
+    """Yields a path beside `target`; renames it over `target` on success, deletes it on any failure.
+
+    Raises:
+        HostError: the disk is full or not writable; nothing is left behind.
+    """
+    final = Path(target)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    partial = final.with_name(final.name + PARTIAL_SUFFIX)
+    try:
+        yield partial
+        os.replace(partial, final)
+    except OSError as error:
+        raise disk_error(error, final) from error
+    finally:
+        if partial.exists():
+            partial.unlink()
+
+
+@contextlib.contextmanager
+def atomic_open(target: PathLike, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Like `open(target, mode)` for writing, through `atomic_path`; flushed to disk before the rename."""
+    encoding = None if "b" in mode else "utf-8"
+    with atomic_path(target) as partial, open(partial, mode, encoding=encoding) as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def disk_error(error: OSError, path: Path) -> Exception:
+    """Turns an OSError about storage into a HostError; any other comes back unchanged."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = shutil.disk_usage(nearest_existing(path)).free
+        return HostError(
+            f"the disk is full while writing {path}",
+            got=f"{format_bytes(free)} free",
+            fix="free some space or give another folder; what was half-written has been removed",
+        )
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return HostError(f"can't write {path}", why=os.strerror(error.errno), fix="choose a folder you may write to")
+    return error
+
+
+def require_free(folder: PathLike, needed_bytes: int, purpose: str) -> None:
+    """Raises HostError before any work when `folder`'s disk has less than `needed_bytes` free."""
+    free = shutil.disk_usage(nearest_existing(Path(folder))).free
+    if free < needed_bytes:
+        raise HostError(
+            f"too little disk space for {purpose}",
+            expected=format_bytes(needed_bytes),
+            got=f"{format_bytes(free)} free in {folder}",
+            fix="free some space or give another folder",
+        )
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or its first parent that exists."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def write_json(target: PathLike, value: Any) -> None:
+    """Writes `value` as indented, key-ordered-as-given JSON, atomically. NaN is refused: it is not JSON."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_open(target, "w") as stream:
+        stream.write(text)
+
+
+def sha256_file(path: PathLike) -> str:
+    """The hex sha256 of a file's bytes, read in chunks."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def copy_file(source: PathLike, target: PathLike) -> None:
+    """Copies a file atomically; the kernel shares the blocks (reflink) where the file system can."""
+    with atomic_path(target) as partial, open(source, "rb") as reader, open(partial, "wb") as writer:
+        if not _reflink(reader.fileno(), writer.fileno()):
+            shutil.copyfileobj(reader, writer, _CHUNK)
+
+
+def _reflink(source_fd: int, target_fd: int) -> bool:
+    ficlone = 0x40049409  # linux/fs.h, _IOW(0x94, 9, int)
+    try:
+        import fcntl
+
+        fcntl.ioctl(target_fd, ficlone, source_fd)
+    except (ImportError, OSError):
+        return False
+    return True
