@@ -12,7 +12,7 @@ __all__ = ["__version__", "load_policy"]
 
 
 def load_policy(bundle: Any, **options: Any) -> Any:
-    """Loads the policy of a bundle: `load_policy("bundle").act(observation)`. See `motedge.runtime.policy.load_policy`."""
+    """Loads the policy of a bundle: `load_policy("bundle").act(observation)`. See motedge.runtime.policy."""
     from motedge.runtime.policy import load_policy as load
 
     return load(bundle, **options)

@@ -32,7 +32,7 @@ def atomic_path(target: PathLike) -> Iterator[Path]:
     partial = final.with_name(final.name + PARTIAL_SUFFIX)
     try:
         yield partial
-        os.replace(partial, final)
+        partial.replace(final)
     except OSError as error:
         raise disk_error(error, final) from error
     finally:

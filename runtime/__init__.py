@@ -1,0 +1,1 @@
+"""The device runtime: engines, schedules, the denoising loop and the policy above it. Neither torch nor CUDA."""

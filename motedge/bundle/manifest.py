@@ -21,6 +21,8 @@ class FileEntry:
     bytes: int
     # What it is for: graph, weights, contract, table, tokenizer, samples
     role: str
+    # sha256 over everything that determines the file, so that a stage can say "up to date"; "" where a copy
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,6 @@ class Variant:
     opset: int
     # None for the unquantized graph
     recipe: Optional[str] = None
-    # sha256 over everything that determines the file, so that a stage can say "up to date"
-    source: str = ""
     # Facts of this variant: nodes, parameters, relu2_scales, ...
     facts: Mapping[str, Any] = field(default_factory=dict)
 

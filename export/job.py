@@ -1,0 +1,186 @@
+"""The export itself: checkpoint in, bundle out. Streaming, resumable, up to date when nothing changed.
+
+One thread writes weights while another traces graphs; neither holds more than one tensor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from motedge.bundle import GraphEntry, Variant
+from motedge.checkpoint.reader import Checkpoint
+from motedge.errors import BundleError, UsageError
+from motedge.export import describe, record
+from motedge.export.journal import Journal
+from motedge.export.onnx_file import WEIGHTS_FOLDER, attach_weights, check_model, write_model
+from motedge.export.plan import ExportPlan, GraphPlan, make_plan
+from motedge.export.progress import ByteProgress
+from motedge.export.shapes import ShapeSet
+from motedge.export.tables import TableSpec, table_dtype, write_table
+from motedge.export.trace import trace
+from motedge.export.variants import VariantSpec
+from motedge.export.weights import write_weights
+from motedge.files import PathLike, copy_file, require_free, sha256_file, write_json
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export."""
+
+    shapes: ShapeSet
+    variants: Sequence[VariantSpec]
+    # "auto": every sample that memory and time allow; "graphs": no whole tick; "none"
+    samples: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.samples not in record.MODES:
+            raise UsageError("unknown kind of samples", expected=" or ".join(record.MODES), got=self.samples)
+
+
+@dataclass
+class ExportReport:
+    """What an export did."""
+
+    root: Path
+    # Files written now; all others were up to date
+    written: list[str] = field(default_factory=list)
+    # Wall time by step, seconds
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def export_bundle(checkpoint: Checkpoint, out: PathLike, options: ExportOptions) -> ExportReport:
+    """Exports a checkpoint into a bundle folder; does nothing to files that are up to date.
+
+    Raises:
+        CheckpointError: the checkpoint contradicts itself, lacks a part, or a weight is not finite.
+        BundleError: the folder holds the bundle of another checkpoint or shape set.
+        HostError: the disk is full; nothing half-written is left.
+    """
+    checkpoint.check()
+    tokenizer, special_tokens = checkpoint.tokenizer_files(), checkpoint.special_tokens()
+    plan = make_plan(checkpoint, options.shapes, options.variants)
+    journal = Journal(Path(out), checkpoint.fingerprint())
+    _require_same_origin(journal, plan)
+    written = sum(entry.bytes for name, entry in journal.files.items() if (journal.root / name).is_file())
+    require_free(journal.root, plan.total_bytes - written, "the export")
+    report = ExportReport(journal.root, journal.written)
+
+    graphs = _export_graphs(plan, journal, report)
+    with _timed(report, "tables"):
+        tables = {spec.name: _export_table(spec, plan, journal) for spec in plan.tables}
+    for name, source in tokenizer.items():
+        copy = functools.partial(copy_file, source)
+        journal.make(f"tokenizer/{name}", "tokenizer", sha256_file(source), copy)
+    manifest = describe.manifest(plan, journal, graphs, tables, special_tokens)
+    with _timed(report, "samples"):
+        samples = record.record_samples(plan, journal, manifest, options.samples)
+    journal.finish(describe.manifest(plan, journal, graphs, tables, special_tokens, samples))
+    return report
+
+
+def _require_same_origin(journal: Journal, plan: ExportPlan) -> None:
+    if journal.previous is None:
+        return
+    made_from = journal.previous.model.get("checkpoint", {}).get("fingerprint")
+    fix = "give another --out folder, or remove this one"
+    if made_from != journal.origin:
+        raise BundleError(f"{journal.root} is the bundle of another checkpoint", fix=fix)
+    if journal.previous.shape_set != plan.shapes.to_dict():
+        raise BundleError(
+            f"{journal.root} was exported for another shape set",
+            expected=plan.shapes.name,
+            got=journal.previous.shape_set.get("name"),
+            fix=fix,
+        )
+
+
+def _export_graphs(plan: ExportPlan, journal: Journal, report: ExportReport) -> dict[str, GraphEntry]:
+    entries = {}
+    with ByteProgress(sum(plan.weight_bytes.values()), "weights") as progress, ThreadPoolExecutor(1) as writer:
+        try:
+            pending = [_submit_weights(writer, graph, plan, journal, progress) for graph in plan.graphs]
+            for graph in plan.graphs:
+                with _timed(report, f"{graph.spec.name}.graphs"):
+                    entries[graph.spec.name] = _export_graph(graph, plan, journal)
+            with _timed(report, "weights (after the graphs)"):
+                for futures in pending:
+                    for future in futures:
+                        future.result()
+        except BaseException:
+            progress.stop()
+            writer.shutdown(cancel_futures=True)
+            raise
+    with _timed(report, "onnx checker"):
+        for entry in entries.values():
+            for variant in entry.variants.values():
+                if variant.file in journal.written:
+                    check_model(journal.root / variant.file)
+    return entries
+
+
+def _submit_weights(
+    writer: ThreadPoolExecutor, graph: GraphPlan, plan: ExportPlan, journal: Journal, progress: ByteProgress
+) -> list[Future[bool]]:
+    store = graph.spec.store(plan.checkpoint)
+    futures = []
+    for file, slots in graph.weight_files.items():
+        parts = [[s.spec.name, s.spec.shape, str(s.spec.dtype), s.spec.layout, s.offset] for s in slots]
+
+        def write(path: Path, slots: Any = slots) -> tuple[str, int]:
+            return write_weights(path, slots, store, progress)
+
+        futures.append(writer.submit(journal.make, f"graphs/{WEIGHTS_FOLDER}/{file}", "weights", parts, write))
+    return futures
+
+
+def _export_graph(graph: GraphPlan, plan: ExportPlan, journal: Journal) -> GraphEntry:
+    name, contract = graph.spec.name, graph.contract.to_dict()
+    contract_file = f"contracts/{name}.json"
+    journal.make(contract_file, "contract", contract, lambda path: write_json(path, contract))
+    variants = dict(journal.previous.graphs[name].variants) if journal.previous else {}
+    for spec in graph.slots:
+        variants[spec.id] = _export_variant(graph, spec, plan, journal)
+    return GraphEntry(contract_file, variants)
+
+
+def _export_variant(graph: GraphPlan, spec: VariantSpec, plan: ExportPlan, journal: Journal) -> Variant:
+    slots = graph.slots[spec]
+    file = f"graphs/{graph.spec.name}.{spec.id}.onnx"
+
+    def write(path: Path) -> None:
+        ranges = graph.spec.relu2_ranges(plan.checkpoint, spec)
+        module = graph.spec.empty_module(plan.checkpoint, plan.shapes, spec, ranges)
+        model = trace(module, graph.contract, dtype=spec.dtype, opset=spec.opset)
+        attach_weights(model, slots)
+        write_model(model, path, describe.graph_metadata(graph.spec.name, ranges))
+
+    if journal.make(file, "graph", [graph.contract.to_dict(), spec.id, spec.opset, describe.tool_versions()], write):
+        _log.info("traced %s %s", graph.spec.name, spec.id)
+    weights = sorted({f"graphs/{WEIGHTS_FOLDER}/{slot.file}" for slot in slots})
+    facts = describe.graph_facts(journal.root / file)
+    return Variant(file, tuple(weights), spec.dialect, spec.dtype, spec.opset, facts=facts)
+
+
+def _export_table(spec: TableSpec, plan: ExportPlan, journal: Journal) -> dict[str, Any]:
+    dtype = table_dtype(spec, plan.checkpoint)
+    journal.make(
+        spec.file, "table", [spec.shape, spec.key, dtype], lambda path: write_table(path, spec, plan.checkpoint)
+    )
+    return {"file": spec.file, "dtype": dtype, "shape": list(spec.shape), "meaning": spec.meaning}
+
+
+@contextlib.contextmanager
+def _timed(report: ExportReport, step: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    report.seconds[step] = time.perf_counter() - start

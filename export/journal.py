@@ -1,0 +1,95 @@
+"""What an export has finished so far, so that an interrupted one goes on and a finished one does nothing.
+
+Every finished file is noted in `.export.json` with the hash of what it was made from. The manifest is written last
+and replaces the journal: a folder without a manifest is not a bundle yet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from motedge.bundle import Bundle, FileEntry, Manifest
+from motedge.bundle.folder import MANIFEST
+from motedge.files import PARTIAL_SUFFIX, sha256_file, write_json
+
+JOURNAL = ".export.json"
+FORMAT = 1  # raise it when the exporter writes another file for the same inputs
+_log = logging.getLogger(__name__)
+
+
+def source_hash(*parts: Any) -> str:
+    """The hex sha256 of everything that determines a file; parts are JSON values."""
+    text = json.dumps([FORMAT, *parts], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Journal:
+    """The finished files of one bundle folder, from its manifest or from an interrupted export. Thread-safe."""
+
+    def __init__(self, root: Path, origin: str) -> None:
+        """`origin` goes into every file's source hash: another checkpoint makes all files anew."""
+        self.root, self.origin = root, origin
+        self.previous: Manifest | None = None
+        self.files: dict[str, FileEntry] = {}
+        # Files written by this run
+        self.written: list[str] = []
+        self._lock = threading.Lock()
+        if (root / MANIFEST).exists():
+            self.previous = Bundle.open(root).manifest
+            self.files = dict(self.previous.files)
+        if (root / JOURNAL).exists():
+            self._read()
+
+    def make(self, name: str, role: str, parts: Any, write: Callable[[Path], tuple[str, int] | None]) -> bool:
+        """Makes one file unless it is there as recorded and was made from the same parts.
+
+        Args:
+            name: path in the bundle.
+            role: see FileEntry.
+            parts: JSON values that determine the content, besides the origin.
+            write: writes the file atomically at the given path; may return its (sha256, bytes).
+
+        Returns:
+            Whether the file was written.
+        """
+        source = source_hash(self.origin, name, parts)
+        if self._done(name, source):
+            return False
+        path = self.root / name
+        digest, size = write(path) or (sha256_file(path), path.stat().st_size)
+        with self._lock:
+            self.files[name] = FileEntry(digest, size, role, source)
+            self.written.append(name)
+            entries = {key: dataclasses.asdict(entry) for key, entry in self.files.items()}
+            write_json(self.root / JOURNAL, {"files": entries})
+        return True
+
+    def missing(self, name: str, parts: Any) -> bool:
+        """Whether `make` with these arguments would write the file."""
+        return not self._done(name, source_hash(self.origin, name, parts))
+
+    def finish(self, manifest: Manifest) -> None:
+        """Writes the manifest if it changed; removes the journal and what a killed run left half-written."""
+        if manifest != self.previous:
+            write_json(self.root / MANIFEST, manifest.to_dict())
+        (self.root / JOURNAL).unlink(missing_ok=True)
+        for partial in self.root.rglob(f"*{PARTIAL_SUFFIX}"):
+            partial.unlink()
+
+    def _done(self, name: str, source: str) -> bool:
+        entry, path = self.files.get(name), self.root / name
+        return entry is not None and entry.source == source and path.is_file() and path.stat().st_size == entry.bytes
+
+    def _read(self) -> None:
+        try:
+            raw = json.loads((self.root / JOURNAL).read_text(encoding="utf-8"))
+            self.files.update({name: FileEntry(**value) for name, value in raw["files"].items()})
+        except (ValueError, KeyError, TypeError) as error:
+            _log.warning("the record of an interrupted export is damaged (%s): starting over", error)

@@ -1,0 +1,89 @@
+"""The reasoner tower as the generator needs it: a prompt in, K and V of every layer out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from motedge.checkpoint.config import ModelConfig
+from motedge.export.modules.layers import MLP, Linear, Precision, RMSNorm, attend, merge_heads, rotate, split_heads
+
+
+class UndAttention(nn.Module):
+    """Causal self attention of the reasoner. `last` keeps only what K and V need."""
+
+    def __init__(self, config: ModelConfig, precision: Precision, *, last: bool) -> None:
+        super().__init__()
+        self.config, self.precision, self.last = config, precision, last
+        width, head = config.hidden_size, config.head_dim
+        query_width, kv_width = config.num_attention_heads * head, config.num_key_value_heads * head
+        self.to_k = Linear(width, kv_width, precision.dtype)
+        self.to_v = Linear(width, kv_width, precision.dtype)
+        if not last:
+            self.to_q = Linear(width, query_width, precision.dtype)
+            self.to_out = Linear(query_width, width, precision.dtype)
+        if config.qk_norm_for_text:
+            self.norm_k = RMSNorm(head, config, precision)
+            if not last:
+                self.norm_q = RMSNorm(head, config, precision)
+        if config.und_k_norm_for_gen:
+            self.k_norm_und_for_gen = RMSNorm(head, config, precision)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor | None, Tensor]:
+        """x [S, H] -> (attention output [S, H] or None for the last layer, K for gen and V stacked [2, K, S, D])."""
+        heads, kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
+        k, v = split_heads(self.to_k(x), kv_heads), split_heads(self.to_v(x), kv_heads)
+        if self.config.qk_norm_for_text:
+            k = self.norm_k(k)
+        # On Edge the generator sees a normalised key, the reasoner itself the raw one
+        k_for_gen = self.k_norm_und_for_gen(k) if self.config.und_k_norm_for_gen else k
+        k_for_gen = rotate(k_for_gen, cos, sin, self.precision)
+        kv = torch.cat((k_for_gen, v), dim=0)
+        if self.last:
+            return None, kv
+        q = split_heads(self.to_q(x), heads)
+        if self.config.qk_norm_for_text:
+            q = self.norm_q(q)
+        own_k = rotate(k, cos, sin, self.precision) if self.config.und_k_norm_for_gen else k_for_gen
+        out = attend(rotate(q, cos, sin, self.precision), own_k, v, self.precision, causal=True)
+        return self.to_out(merge_heads(out)), kv
+
+
+class UndLayer(nn.Module):
+    """One reasoner layer. The last one ends after K and V: the rest is dead code in generation."""
+
+    def __init__(self, config: ModelConfig, precision: Precision, *, last: bool) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config, precision)
+        self.self_attn = UndAttention(config, precision, last=last)
+        if not last:
+            self.post_attention_layernorm = RMSNorm(config.hidden_size, config, precision)
+            self.mlp = MLP(config, precision.dtype)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """x [S, H] -> (x [S, H], kv [2, K, S, D])."""
+        out, kv = self.self_attn(self.input_layernorm(x), cos, sin)
+        if out is None:
+            return x, kv
+        x = x + out
+        return x + self.mlp(self.post_attention_layernorm(x)), kv
+
+
+class UndPrefill(nn.Module):
+    """Prompt embeddings -> K (for the generator) and V of every layer. Never depends on noise or time."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        self.precision = precision
+        count = config.num_hidden_layers
+        self.layers = nn.ModuleList(UndLayer(config, precision, last=i == count - 1) for i in range(count))
+
+    def forward(self, embeddings: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """embeddings fp32 [S, H]; cos, sin fp32 [S, R] -> und_kv [L, 2, K, S, D] in the module's dtype."""
+        dtype = self.precision.dtype
+        x, cos, sin = embeddings.to(dtype), cos.to(dtype), sin.to(dtype)
+        pairs = []
+        for layer in self.layers:
+            x, kv = layer(x, cos, sin)
+            pairs.append(kv)
+        return torch.stack(pairs)

@@ -1,0 +1,94 @@
+"""What an export will write: files, sizes, weights and their places. Nothing is read but headers, nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from motedge.bundle import Contract
+from motedge.checkpoint.reader import Checkpoint
+from motedge.errors import ExportError
+from motedge.export.graphs import GRAPHS, GraphSpec
+from motedge.export.shapes import ShapeSet
+from motedge.export.tables import TableSpec, table_specs
+from motedge.export.variants import VariantSpec
+from motedge.export.weights import DTYPES, WeightSlot, place_weights, plan_weights
+
+GRAPH_FILE_BYTES = 8_000_000  # generous: a 64-layer primitive graph without its weights
+
+
+@dataclass(frozen=True)
+class GraphPlan:
+    """One graph of the bundle."""
+
+    spec: GraphSpec
+    contract: Contract
+    # Variant -> where its weights lie
+    slots: dict[VariantSpec, list[WeightSlot]] = field(default_factory=dict)
+
+    @property
+    def weight_files(self) -> dict[str, list[WeightSlot]]:
+        """Weight file -> its slots; variants that share a file have the same slots in it."""
+        files: dict[str, dict[str, WeightSlot]] = {}
+        for slots in self.slots.values():
+            for slot in slots:
+                known = files.setdefault(slot.file, {}).setdefault(slot.spec.name, slot)
+                if known != slot:
+                    raise ExportError(f"{slot.spec.name} lies differently in two variants", expected=known, got=slot)
+        return {name: list(slots.values()) for name, slots in files.items()}
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """Everything an export will write."""
+
+    checkpoint: Checkpoint
+    shapes: ShapeSet
+    graphs: list[GraphPlan]
+    tables: list[TableSpec]
+
+    @property
+    def weight_bytes(self) -> dict[str, int]:
+        """Size of every weight file, by name."""
+        return {
+            name: max(slot.offset + slot.spec.bytes for slot in slots)
+            for graph in self.graphs
+            for name, slots in graph.weight_files.items()
+        }
+
+    @property
+    def table_bytes(self) -> dict[str, int]:
+        """Size of every table, by name."""
+        store = self.checkpoint.transformer
+        return {t.name: store.entry(t.key).size if t.key else 4 * t.shape[0] for t in self.tables}
+
+    @property
+    def total_bytes(self) -> int:
+        """Disk space that a fresh export takes at most."""
+        graphs = GRAPH_FILE_BYTES * sum(len(g.slots) for g in self.graphs)
+        return sum(self.weight_bytes.values()) + sum(self.table_bytes.values()) + graphs
+
+
+def make_plan(checkpoint: Checkpoint, shapes: ShapeSet, variants: Sequence[VariantSpec]) -> ExportPlan:
+    """Plans the export of every graph in every variant.
+
+    Raises:
+        ExportError: the model has no action heads, which a policy needs.
+    """
+    config = checkpoint.config
+    if not config.action_gen:
+        raise ExportError(
+            "this checkpoint generates no actions",
+            expected="action_gen true in transformer/config.json",
+            got=config.action_gen,
+            why="the policy's graphs take and return action rows",
+            fix="take Cosmos3-Edge, -Nano, -Super or a policy checkpoint",
+        )
+    graphs = []
+    for spec in GRAPHS.values():
+        plan = GraphPlan(spec, spec.contract(config, shapes))
+        for variant in variants:
+            module = spec.empty_module(checkpoint, shapes, variant)
+            plan.slots[variant] = place_weights(spec.name, DTYPES[variant.dtype], plan_weights(module))
+        graphs.append(plan)
+    return ExportPlan(checkpoint, shapes, graphs, table_specs(config))

@@ -1,0 +1,131 @@
+"""Which samples a bundle gets, and recording them: one per graph, and one whole tick where it can be afforded."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from motedge.bundle import Bundle, Manifest
+from motedge.export.journal import Journal
+from motedge.export.plan import ExportPlan
+from motedge.export.samples import PROMPT_TOKENS, SEED, SampleScene, record_graph, write_sample
+from motedge.export.variants import REFERENCE
+from motedge.runtime.denoise import DenoiseLoop
+from motedge.runtime.engine import Array
+from motedge.runtime.tables import Tables
+from motedge.runtime.tick import run_tick
+
+MODES = ("auto", "graphs", "none")
+TICK = "tick"
+UNCOND_TOKENS = 7
+# A reference tick on a CPU beyond this takes minutes, and no device needs it to trust its graphs
+TICK_BUDGET_FLOP = 4e12
+# Activations and copies beside the fp32 weights of the largest module
+_ACTIVATION_FACTOR = 1.3
+_log = logging.getLogger(__name__)
+
+
+def record_samples(plan: ExportPlan, journal: Journal, manifest: Manifest, mode: str) -> dict[str, Any]:
+    """Records what is missing; returns the manifest's samples, absent ones with their reason."""
+    scene = SampleScene(plan.checkpoint, plan.shapes, Tables.open(Bundle(journal.root, manifest)))
+    samples: dict[str, Any] = {}
+    for graph in plan.graphs:
+        name = graph.spec.name
+        reason = "left out: --samples none" if mode == "none" else _too_large(_fp32_bytes(plan, [name]))
+        file = f"samples/{name}.npz"
+        if reason is None:
+            write = functools.partial(_write_graph_sample, scene, journal, name)
+            journal.make(file, "samples", [SEED], write)
+        samples[name] = _entry(file, reason)
+    file = f"samples/{TICK}.npz"
+    reason = _no_tick(plan, mode)
+    if reason is None:
+        settings = _tick_settings(manifest)
+        journal.make(file, "samples", settings, lambda path: write_sample(path, _record_tick(scene, settings)))
+    samples[TICK] = _entry(file, reason)
+    for name, entry in samples.items():
+        if "none" in entry and mode != "none":
+            _log.warning("no sample of %s: %s", name, entry["none"])
+    return samples
+
+
+def _entry(file: str, reason: str | None) -> dict[str, Any]:
+    return {"none": reason} if reason else {"file": file, "reference": f"torch {REFERENCE.dtype}"}
+
+
+def _write_graph_sample(scene: SampleScene, journal: Journal, graph: str, path: Path) -> None:
+    und_kv = None
+    if graph == "gen_step":
+        with np.load(journal.root / "samples/und_prefill.npz") as arrays:
+            und_kv = arrays["out.und_kv"]
+    write_sample(path, record_graph(scene, graph, und_kv))
+
+
+def _record_tick(scene: SampleScene, settings: dict[str, Any]) -> dict[str, Array]:
+    config, shapes = scene.checkpoint.config, scene.shapes
+    vision_noisy, action_noisy = scene.masks(shapes.latent_frames, shapes.actions)
+    state = np.zeros((shapes.actions, config.action_dim), np.float32)
+    state[0, : settings["raw_dim"]] = np.linspace(-1, 1, settings["raw_dim"], dtype=np.float32)
+    inputs: dict[str, Array] = {
+        "in.image": scene.image(),
+        "in.action_clean": state,
+        "in.action_noisy": action_noisy,
+        "in.vision_noisy": vision_noisy,
+        "in.cond_tokens": scene.tokens(PROMPT_TOKENS),
+        "in.uncond_tokens": scene.tokens(UNCOND_TOKENS, offset=1),
+    }
+    loop = DenoiseLoop(scene.engine("und_prefill"), scene.engine("gen_step"), scene.tables, config.to_dict())
+    try:
+        outputs = run_tick(loop, scene.engine("vae_encoder"), inputs, settings)
+    finally:
+        loop.close()
+    return {**inputs, "settings": np.array(json.dumps(settings)), **outputs}
+
+
+def _tick_settings(manifest: Manifest) -> dict[str, Any]:
+    config = manifest.model["config"]
+    sampler = {name: manifest.policy[name] for name in ("steps", "shift", "guidance", "guidance_interval", "fps")}
+    domain = min(8, config["num_embodiment_domains"] - 1)
+    return {**sampler, "seed": SEED % 2**31, "action_start_offset": 0, "domain_id": domain, "raw_dim": 8}
+
+
+def _no_tick(plan: ExportPlan, mode: str) -> str | None:
+    if mode != "auto":
+        return f"left out: --samples {mode}"
+    tokens = plan.shapes.latent_frames * plan.shapes.tokens_per_frame + plan.shapes.actions
+    parameters = sum(slot.spec.bytes for slot in _reference_slots(plan, "gen_step")) / 4
+    forwards = 2 * 4
+    if 2 * parameters * tokens * forwards > TICK_BUDGET_FLOP:
+        return "a whole tick in torch fp32 would take minutes here; the graphs have their own samples"
+    return _too_large(_fp32_bytes(plan, [graph.spec.name for graph in plan.graphs]))
+
+
+def _reference_slots(plan: ExportPlan, graph: str) -> list[Any]:
+    from motedge.export.plan import make_plan
+
+    reference = make_plan(plan.checkpoint, plan.shapes, [REFERENCE])
+    return next(g.slots[REFERENCE] for g in reference.graphs if g.spec.name == graph)
+
+
+def _fp32_bytes(plan: ExportPlan, graphs: list[str]) -> int:
+    return sum(slot.spec.bytes for graph in graphs for slot in _reference_slots(plan, graph))
+
+
+def _too_large(weight_bytes: int) -> str | None:
+    needed, free = int(weight_bytes * _ACTIVATION_FACTOR), available_memory()
+    if needed <= free:
+        return None
+    return f"the fp32 reference needs {needed / 1e9:.1f} GB of memory, and this machine has {free / 1e9:.1f} GB free"
+
+
+def available_memory() -> int:
+    """Bytes of memory that can be taken without swapping (Linux: MemAvailable)."""
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0

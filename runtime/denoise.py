@@ -1,0 +1,180 @@
+"""The denoising loop: prompt K/V, noise, forwards of both CFG branches, solver. numpy on the host, engines below."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from motedge.errors import ContractError, UsageError
+from motedge.runtime.account import LoopAccount
+from motedge.runtime.branch import GenBranch
+from motedge.runtime.engine import Array, Engine, IntArray
+from motedge.runtime.gen_state import GenState
+from motedge.runtime.guidance import GuidancePlan, combine
+from motedge.runtime.noise import NoiseAhead
+from motedge.runtime.prompt_cache import PromptCache
+from motedge.runtime.prompt_encoder import PromptEncoder
+from motedge.runtime.request import GenInputs, GenResult, LoopCounters, LoopTimings, SamplerSettings, StepTiming
+from motedge.runtime.rope import GenLayout, RotaryTable
+from motedge.runtime.schedule import FlowSchedule
+from motedge.runtime.tables import Tables
+from motedge.runtime.unipc import UniPC
+from motedge.runtime.unipc_coefficients import UniPCCoefficients
+
+__all__ = ["DenoiseLoop", "GenInputs", "GenResult", "LoopCounters", "LoopTimings", "SamplerSettings", "StepTiming"]
+
+# Rotary tables kept: both branches of four prompt lengths; 1.6 MB each at the size of the DROID policy
+_ROTARY_ENTRIES = 8
+
+
+class DenoiseLoop:
+    """Runs requests on one pair of engines; keeps across runs what does not change. Not for two threads at once.
+
+    Kept: K and V of prompts, rotary tables, contexts, buffers, the embodiment's weights, the solver's table. A tick
+    in which only the image, the state and the seed differ costs no prefill and makes nothing anew.
+
+    Args:
+        und: engine of und_prefill.
+        gen: engine of gen_step.
+        tables: the bundle's tables.
+        model_config: transformer/config.json (`manifest.model["config"]`).
+        prompt_cache: where prompts are kept; by default the last 8.
+        noise: draws the noise ahead, if it knows the next seed; by default it is drawn when needed.
+    """
+
+    def __init__(
+        self,
+        und: Engine,
+        gen: Engine,
+        tables: Tables,
+        model_config: Mapping[str, Any],
+        *,
+        prompt_cache: Optional[PromptCache] = None,
+        noise: Optional[NoiseAhead] = None,
+    ) -> None:
+        self._gen = gen
+        self._noise = NoiseAhead() if noise is None else noise
+        self._patch = int(model_config.get("latent_patch_size", 2))
+        rotary = RotaryTable(tables.inv_freq(), model_config)
+        self._rotary = functools.lru_cache(maxsize=_ROTARY_ENTRIES)(rotary.generator)
+        self._weights = functools.lru_cache(maxsize=4)(tables.embodiment_weights)
+        cache = PromptCache() if prompt_cache is None else prompt_cache
+        self._prompts = PromptEncoder(und, tables, rotary, cache, gen.dtype)
+        self._branches = (GenBranch("conditional", gen), GenBranch("unconditional", gen))
+        self._state: Optional[GenState] = None
+        self._solver: Optional[UniPC] = None
+        self._solver_key: tuple[object, ...] = ()
+
+    @property
+    def prompts(self) -> PromptCache:
+        """The prompts kept, with hits and misses over the loop's life."""
+        return self._prompts.cache
+
+    def run(self, inputs: GenInputs, settings: SamplerSettings) -> GenResult:
+        """Denoises one request.
+
+        Raises:
+            ContractError: shapes, token ids or lengths that the graphs don't take.
+            UsageError: guidance is active and there are no uncond_tokens; an unknown domain.
+            NonFiniteError: a graph returned NaN or infinity; names the graph, the step and the branch.
+        """
+        account = LoopAccount(self._prompts.cache, self._rotary)
+        schedule = FlowSchedule(settings.steps, settings.shift)
+        plan = settings.guidance_plan()
+        prompts = self._prompts_of(inputs, plan, schedule)
+        self._check(inputs, prompts)
+        weights = self._weights(inputs.domain_id, inputs.raw_dim)
+        und_kv = account.time("prefill", lambda: [self._prompts.encode(tokens) for tokens in prompts])
+        rotary = account.time("rope", lambda: [self._rotary(_layout(inputs, tokens.size)) for tokens in prompts])
+        state = self._buffers(inputs)
+        noise, account.noise_ahead = account.time("noise", lambda: self._noise.take(inputs.seed, state.noise_count))
+        state.reset(inputs, noise)
+        for branch, kv, angles in zip(self._branches, und_kv, rotary):
+            branch.bind(self._dims(inputs, kv), state, angles, kv, weights)
+        solver = self._solver_for(schedule, state.size)
+        steps = tuple(self._step(k, solver, state, inputs, plan) for k in range(schedule.steps))
+        return GenResult(state.vision.copy(), state.action.copy(), account.timings(steps), account.counters(steps))
+
+    def close(self) -> None:
+        """Stops the noise thread. The engines belong to the caller."""
+        self._noise.close()
+
+    def _step(self, k: int, solver: UniPC, state: GenState, inputs: GenInputs, plan: GuidancePlan) -> StepTiming:
+        """One denoising step: the state moves from noise level k to k + 1."""
+        conditional, unconditional = self._branches
+        t = int(solver.coefficients.timesteps[k])
+        state.t[0] = t
+        marks = [time.perf_counter()]
+        vision, action = conditional.forward(k)
+        marks.append(time.perf_counter())
+        if plan.active(t):
+            vision_uncond, action_uncond = unconditional.forward(k)
+            marks.append(time.perf_counter())
+            combine(vision, vision_uncond, plan.scale, out=state.vision_velocity)
+            combine(action, action_uncond, plan.scale, out=state.action_velocity)
+        else:
+            state.vision_velocity[...] = vision
+            state.action_velocity[...] = action
+        solver.step(k, state.flat, state.flat_velocity)
+        state.hold_clean(inputs)
+        marks.append(time.perf_counter())
+        spans_ms = [1e3 * (after - before) for before, after in zip(marks, marks[1:])]
+        return StepTiming(t, spans_ms[0], spans_ms[1] if len(spans_ms) == 3 else None, spans_ms[-1])
+
+    def _prompts_of(self, inputs: GenInputs, plan: GuidancePlan, schedule: FlowSchedule) -> list[IntArray]:
+        """The prompts that the schedule needs: the unconditional one only where guidance is active at some step."""
+        if plan.forwards(schedule.timesteps) == schedule.steps:
+            return [inputs.cond_tokens]
+        if inputs.uncond_tokens is None:
+            raise UsageError(
+                "guidance needs an unconditional prompt",
+                expected="uncond_tokens (the empty instruction in the chat template)",
+                got="none",
+                fix="give them, or set guidance to 1",
+            )
+        return [inputs.cond_tokens, inputs.uncond_tokens]
+
+    def _check(self, inputs: GenInputs, prompts: list[IntArray]) -> None:
+        """Holds shapes and lengths against the generator's contract before anything is computed."""
+        contract = self._gen.contract
+        for tokens in prompts:
+            contract.check_dims({"U": tokens.size, "T": inputs.vision_noisy.size, "A": inputs.action_noisy.size})
+        sizes = {**contract.sizes, "T": inputs.vision_noisy.size, "A": inputs.action_noisy.size}
+        for name, value in (("vision", inputs.vision_clean), ("action", inputs.action_clean)):
+            expected = contract.tensor(name).shape(sizes)
+            if value.shape != expected:
+                raise ContractError(
+                    f"{name}_clean does not fit graph {contract.graph!r}",
+                    expected=list(expected),
+                    got=list(value.shape),
+                    fix="use the shape set that the bundle was exported for",
+                )
+
+    def _dims(self, inputs: GenInputs, und_kv: Array) -> dict[str, int]:
+        _, frames, rows, columns = inputs.vision_clean.shape
+        actions = inputs.action_clean.shape[0]
+        tokens = frames * -(-rows // self._patch) * -(-columns // self._patch) + actions
+        return {"T": frames, "A": actions, "U": und_kv.shape[3], "N": tokens}
+
+    def _buffers(self, inputs: GenInputs) -> GenState:
+        shapes = inputs.vision_clean.shape, inputs.action_clean.shape
+        if self._state is None or (self._state.vision.shape, self._state.action.shape) != shapes:
+            self._state = GenState(*shapes)
+        return self._state
+
+    def _solver_for(self, schedule: FlowSchedule, size: int) -> UniPC:
+        key = (schedule, size)
+        if self._solver is None or self._solver_key != key:
+            self._solver, self._solver_key = UniPC(UniPCCoefficients.from_schedule(schedule), size), key
+        self._solver.reset()
+        return self._solver
+
+
+def _layout(inputs: GenInputs, und_len: int) -> GenLayout:
+    _, frames, rows, columns = inputs.vision_clean.shape
+    fps_action = inputs.fps if inputs.fps_action is None else inputs.fps_action
+    return GenLayout(
+        und_len, frames, rows, columns, inputs.action_clean.shape[0], inputs.fps, fps_action, inputs.action_start_offset
+    )

@@ -1,0 +1,8 @@
+"""The policy: camera images, robot state and an instruction to a chunk of actions. DROID serving protocol."""
+
+from motedge.runtime.policy.chunk import ActionChunk
+from motedge.runtime.policy.loader import load_policy
+from motedge.runtime.policy.observation import Observation
+from motedge.runtime.policy.policy import Policy
+
+__all__ = ["ActionChunk", "Observation", "Policy", "load_policy"]

@@ -1,0 +1,47 @@
+"""The DROID action space of the released policies: seven joint positions and a gripper that is counted backwards.
+
+Measured and commanded values are absolute and not normalised: radians, and for the gripper the fraction closed. The
+model counts the gripper as the fraction open, so that it is flipped on the way in and out (cosmos-framework at
+5eee9ed). Row 0 of the action rows is the current state, clean; rows 1 and on are the actions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from motedge.errors import ContractError
+from motedge.runtime.engine import FloatArray
+
+JOINTS = 7
+RAW_DIM = JOINTS + 1
+
+
+def pack_state(joint_position: FloatArray, gripper_position: float, *, rows: int, width: int) -> FloatArray:
+    """Action rows fp32 [rows, width] with the state in row 0 and zeros elsewhere.
+
+    Args:
+        joint_position: fp32 [7], rad.
+        gripper_position: Fraction closed.
+        rows: State row and action rows, A.
+        width: Width of an action row, Z.
+    """
+    if joint_position.shape != (JOINTS,) or rows < 2 or width < RAW_DIM:
+        raise ContractError(
+            "the state does not fit the action rows",
+            expected=f"[{JOINTS}] joints into at least 2 rows of at least {RAW_DIM} channels",
+            got=f"{joint_position.shape} into {rows} x {width}",
+        )
+    packed = np.zeros((rows, width), np.float32)
+    packed[0, :JOINTS] = joint_position
+    packed[0, JOINTS] = np.float32(1) - np.float32(gripper_position)
+    return packed
+
+
+def unpack_actions(rows: FloatArray) -> FloatArray:
+    """Actions fp32 [rows - 1, 8] of denoised rows fp32 [rows, width]: state row dropped, gripper flipped back.
+
+    The gripper stays a fraction; the client closes it above 0.5.
+    """
+    actions = rows[1:, :RAW_DIM].astype(np.float32)
+    actions[:, JOINTS] = np.float32(1) - actions[:, JOINTS]
+    return actions

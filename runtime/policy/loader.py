@@ -1,0 +1,117 @@
+"""Opening the policy of a bundle: files checked, engines loaded, defaults taken from the manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from motedge.bundle import Bundle
+from motedge.errors import BundleError, UsageError, closest
+from motedge.files import PathLike
+from motedge.runtime.backends import open_engine
+from motedge.runtime.denoise import DenoiseLoop
+from motedge.runtime.engine import EngineOptions
+from motedge.runtime.noise import NoiseAhead
+from motedge.runtime.policy.embodiments import find_embodiment
+from motedge.runtime.policy.policy import Policy
+from motedge.runtime.policy.seeds import RequestSeeds
+from motedge.runtime.policy.shape import PolicyShape
+from motedge.runtime.request import SamplerSettings
+from motedge.runtime.tables import Tables
+from motedge.runtime.text import PromptTokenizer
+
+CHECKS = ("full", "size")
+# What a policy reads beside its engines' files, by role in the manifest
+_ROLES = ("table", "tokenizer")
+
+
+def load_policy(
+    bundle_path: PathLike,
+    *,
+    engine: str = "onnxruntime",
+    variant: Optional[str] = None,
+    check: str = "full",
+    seed: int = 0,
+    deterministic_seed: bool = False,
+    embodiment: Optional[str] = None,
+    threads: Optional[int] = None,
+    **settings: Any,
+) -> Policy:
+    """Opens a bundle's policy.
+
+    Args:
+        bundle_path: Folder of the bundle.
+        engine: Backend that runs the graphs.
+        variant: Id such as "primitive-fp32", for every graph; None takes the backend's first choice for each.
+        check: "full" compares every file's sha256 with the manifest, "size" the sizes alone.
+        seed: Start of the sequence of request seeds; with `deterministic_seed`, the seed of every request.
+        deterministic_seed: The same seed for every request.
+        embodiment: None takes the bundle's own.
+        threads: CPU threads; None leaves it to the backend.
+        settings: Fields of `SamplerSettings` (steps, shift, guidance, guidance_interval) that differ from the bundle's.
+
+    Raises:
+        BundleError: a file is missing, changed or damaged.
+        UsageError: an unknown setting, backend or variant, or a value out of range.
+        ObservationError: an embodiment that is unknown or that motedge can't serve.
+        HostError: a library is missing or too old.
+    """
+    if check not in CHECKS:
+        raise UsageError(f"unknown check {check!r}", fix=closest(check, CHECKS))
+    seeds = RequestSeeds(seed, fixed=deterministic_seed)
+    bundle = Bundle.open(bundle_path)
+    defaults = bundle.manifest.policy
+    sampler = sampler_settings(defaults, settings)
+    shape = PolicyShape.from_manifest(bundle.manifest.shape_set, defaults)
+    robot = find_embodiment(embodiment or str(defaults.get("embodiment", "")))
+    content = check == "full"
+    bundle.check_files([name for name, file in bundle.manifest.files.items() if file.role in _ROLES], content=content)
+    tokenizer = PromptTokenizer.open(bundle)
+    tables = Tables.open(bundle)
+    options = EngineOptions(threads=threads, check_content=content)
+    with contextlib.ExitStack() as opened:
+        engines = []
+        for graph in ("und_prefill", "gen_step", "vae_encoder"):
+            loaded = open_engine(bundle, graph, backend=engine, variant=variant, options=options)
+            opened.callback(loaded.close)
+            engines.append(loaded)
+        und, gen, vae = engines
+        noise = NoiseAhead(next_seed=lambda _: seeds.peek())
+        policy = Policy(
+            vae=vae,
+            loop=DenoiseLoop(und, gen, tables, _model_config(bundle), noise=noise),
+            tokenizer=tokenizer,
+            gen_contract=gen.contract,
+            shape=shape,
+            embodiment=robot,
+            settings=sampler,
+            prompt_format=str(defaults.get("prompt_format", "json")),
+            seeds=seeds,
+            engines=(und, gen),
+        )
+        # From here on the policy closes them
+        opened.pop_all()
+    return policy
+
+
+def sampler_settings(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> SamplerSettings:
+    """Sampler settings of a manifest's policy block, with some of them replaced.
+
+    Raises:
+        UsageError: an unknown setting or a value out of range.
+    """
+    known = [field.name for field in dataclasses.fields(SamplerSettings)]
+    for name in overrides:
+        if name not in known:
+            raise UsageError(f"unknown policy setting {name!r}", fix=closest(name, known))
+    values = {name: defaults[name] for name in known if name in defaults}
+    return SamplerSettings(**{**values, **overrides})
+
+
+def _model_config(bundle: Bundle) -> Mapping[str, Any]:
+    config = bundle.manifest.model.get("config")
+    if not isinstance(config, Mapping):
+        raise BundleError("manifest.json lacks the model's configuration", expected="model.config", fix="export again")
+    return config

@@ -1,0 +1,238 @@
+"""The policy: an observation goes in, a chunk of actions comes out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Optional, Protocol
+
+import numpy as np
+
+from motedge.bundle import Contract
+from motedge.errors import ObservationError
+from motedge.runtime.engine import Engine, FloatArray, IntArray
+from motedge.runtime.finite import check_finite
+from motedge.runtime.policy.canvas import normalise, pad_canvas
+from motedge.runtime.policy.chunk import ActionChunk
+from motedge.runtime.policy.droid import pack_state, unpack_actions
+from motedge.runtime.policy.embodiments import Embodiment
+from motedge.runtime.policy.observation import Observation
+from motedge.runtime.policy.prompt import Clip, build_prompt
+from motedge.runtime.policy.resize import Image, resize_bilinear
+from motedge.runtime.policy.seeds import RequestSeeds
+from motedge.runtime.policy.shape import PolicyShape
+from motedge.runtime.policy.views import compose_views
+from motedge.runtime.request import GenInputs, GenResult, SamplerSettings
+
+# Prompts whose token ids are kept; a robot changes its task rarely
+_KEPT_PROMPTS = 32
+
+
+class Loop(Protocol):
+    """What the policy needs of `motedge.runtime.denoise.DenoiseLoop`."""
+
+    def run(self, inputs: GenInputs, settings: SamplerSettings) -> GenResult:
+        """Denoises one request."""
+        ...
+
+    def close(self) -> None:
+        """Stops what runs in the background."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """What the policy needs of `motedge.runtime.text.PromptTokenizer`."""
+
+    def encode(self, prompt: str) -> IntArray:
+        """Token ids of a prompt, int64 [n]."""
+        ...
+
+
+class Policy:
+    """Acts on one loaded bundle. `act` may be called from several threads; requests wait for one another."""
+
+    def __init__(
+        self,
+        *,
+        vae: Engine,
+        loop: Loop,
+        tokenizer: Tokenizer,
+        gen_contract: Contract,
+        shape: PolicyShape,
+        embodiment: Embodiment,
+        settings: SamplerSettings,
+        prompt_format: str,
+        seeds: RequestSeeds,
+        engines: tuple[Engine, ...] = (),
+    ) -> None:
+        """Takes over what `load_policy` opened; `engines` are closed with the policy, `vae` among them or not."""
+        if embodiment.protocol != "droid":
+            raise ObservationError(
+                f"embodiment {embodiment.name!r} has no serving protocol here",
+                expected="droid_lerobot",
+                why="how its states and actions are packed is known for the released DROID policies only",
+            )
+        self.shape, self.embodiment, self.settings = shape, embodiment, settings
+        self._loop, self._tokenizer, self._contract, self._seeds = loop, tokenizer, gen_contract, seeds
+        self._prompt_format, self._engines = prompt_format, (*engines, vae)
+        self._vae = vae.context({})
+        self._canvas = np.zeros((1, 3, *shape.canvas), np.float32)
+        self._vae.set_input("image", self._canvas)
+        self._clip = Clip(shape.frames, shape.fps, shape.canvas)
+        self._tokens: dict[str, IntArray] = {}
+        self._lock = threading.Lock()
+
+    def act(
+        self, observation: Observation, *, seed: Optional[int] = None, settings: Optional[SamplerSettings] = None
+    ) -> ActionChunk:
+        """The next chunk of actions.
+
+        Args:
+            observation: What the robot sees and is told.
+            seed: Seed of the noise, 0 to 2**32 - 1; None takes the next one of the policy's own sequence.
+            settings: Sampler settings of this request; None takes the policy's.
+
+        Raises:
+            ObservationError: the instruction is longer than the graphs allow.
+            NonFiniteError: a graph returned NaN or infinity.
+        """
+        with self._lock:
+            return self._act(observation, seed, settings or self.settings)
+
+    def prompt(self, instruction: str) -> str:
+        """The text that the model is given for an instruction."""
+        return build_prompt(instruction, self._clip, self._prompt_format)
+
+    def see(self, observation: Observation) -> tuple[Image, tuple[str, ...]]:
+        """The image that the model is given, uint8 [content rows, columns, 3], and the views missing from it."""
+        if observation.image is not None:
+            return resize_bilinear(observation.image, self.shape.content), ()
+        image, missing = compose_views(observation.views or {})
+        return resize_bilinear(image, self.shape.content), missing
+
+    def close(self) -> None:
+        """Frees the engines and stops the noise thread. The policy can't act afterwards."""
+        self._loop.close()
+        for engine in self._engines:
+            engine.close()
+
+    def __enter__(self) -> Policy:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _act(self, observation: Observation, seed: Optional[int], settings: SamplerSettings) -> ActionChunk:
+        clock = _Clock()
+        tokens = self._encode(observation.instruction)
+        unconditional = self._encode("")
+        clock.lap("tokenize_ms")
+        image, missing = self.see(observation)
+        normalise(pad_canvas(image, self.shape.canvas), out=self._canvas)
+        clock.lap("image_ms")
+        latent = self._encode_image()
+        clock.lap("vae_ms")
+        # Only now, so that a refused observation does not shift the seeds of those after it
+        taken = self._seeds.take() if seed is None else seed
+        result = self._loop.run(self._inputs(observation, latent, tokens, unconditional, taken), settings)
+        clock.lap("loop_ms")
+        actions = unpack_actions(result.action)
+        loop = result.timings
+        timings = {
+            **clock.laps_ms,
+            "prefill_ms": loop.prefill_ms,
+            "rope_ms": loop.rope_ms,
+            "noise_ms": loop.noise_ms,
+            "gen_ms": sum(step.cond_ms + (step.uncond_ms or 0.0) for step in loop.steps),
+            "solver_ms": sum(step.solver_ms for step in loop.steps),
+            "total_ms": clock.total_ms(),
+        }
+        return ActionChunk(
+            actions=actions,
+            rate_hz=self.shape.fps,
+            field_names=self.embodiment.fields,
+            units=self.embodiment.units,
+            embodiment=self.embodiment.name,
+            seed=taken,
+            forwards=result.counters.forwards,
+            missing_views=missing,
+            timings_ms=timings,
+            details={
+                "steps": settings.steps,
+                "shift": settings.shift,
+                "guidance": settings.guidance,
+                "guidance_interval": list(settings.guidance_interval) if settings.guidance_interval else None,
+                "und_len": len(tokens),
+                "und_len_unconditional": len(unconditional),
+                **result.counters.to_dict(),
+            },
+            source=observation.source,
+        )
+
+    def _inputs(
+        self, observation: Observation, latent: FloatArray, tokens: IntArray, unconditional: IntArray, seed: int
+    ) -> GenInputs:
+        frames, height, width = self.shape.latent
+        vision = np.zeros((latent.shape[0], frames, height, width), np.float32)
+        vision[:, :1] = latent
+        noisy = np.ones(frames, np.float32), np.ones(self.shape.rows, np.float32)
+        for mask in noisy:
+            mask[0] = 0.0
+        return GenInputs(
+            vision_clean=vision,
+            vision_noisy=noisy[0],
+            action_clean=pack_state(
+                observation.joint_position,
+                observation.gripper_position,
+                rows=self.shape.rows,
+                width=self._contract.sizes["Z"],
+            ),
+            action_noisy=noisy[1],
+            cond_tokens=tokens,
+            uncond_tokens=unconditional,
+            fps=self.shape.fps,
+            domain_id=self.embodiment.domain_id,
+            raw_dim=len(self.embodiment.fields),
+            seed=seed,
+            # Row 0 is the current state, so that action row i belongs to frame i
+            action_start_offset=0,
+        )
+
+    def _encode_image(self) -> FloatArray:
+        self._vae.run()
+        latent: FloatArray = self._vae.output("latent")
+        check_finite(latent, "vae_encoder returned NaN or infinity")
+        return latent
+
+    def _encode(self, instruction: str) -> IntArray:
+        tokens = self._tokens.get(instruction)
+        if tokens is None:
+            tokens = self._tokenizer.encode(self.prompt(instruction))
+            low, _, high = self._contract.profile["U"]
+            if not low <= len(tokens) <= high:
+                raise ObservationError(
+                    "the instruction is too long",
+                    expected=f"at most {high} tokens, the form around it included",
+                    got=f"{len(tokens)} tokens from {len(instruction)} characters",
+                    fix="say it in fewer words, or export with a shape set with more max_prompt_tokens",
+                )
+            if len(self._tokens) >= _KEPT_PROMPTS:
+                self._tokens.pop(next(key for key in self._tokens if key))
+            self._tokens[instruction] = tokens
+        return tokens
+
+
+class _Clock:
+    """Laps of wall time."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self.laps_ms: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps_ms[name] = (now - self._last) * 1e3
+        self._last = now
+
+    def total_ms(self) -> float:
+        return (time.perf_counter() - self._start) * 1e3

@@ -1,0 +1,5 @@
+"""Prompts to tokens, without transformers."""
+
+from motedge.runtime.text.tokenizer import PromptTokenizer
+
+__all__ = ["PromptTokenizer"]

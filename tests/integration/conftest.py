@@ -1,0 +1,41 @@
+"""Tiny checkpoints and bundles that the integration tests share. Random weights: they prove paths, not quality."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny import FAMILIES, MINI
+
+from motedge.checkpoint.make import make_checkpoint
+from motedge.checkpoint.reader import Checkpoint
+from motedge.export.job import ExportOptions, export_bundle
+from motedge.export.variants import parse_variants
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One tiny policy checkpoint a family."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {name: make_checkpoint(root / name, name, "policy-droid", "tiny", seed=7) for name in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def bundles(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One fp32 bundle a family, mini shapes, with samples."""
+    root = tmp_path_factory.mktemp("bundles")
+    for name, checkpoint in checkpoints.items():
+        options = ExportOptions(MINI, parse_variants("primitive-fp32"))
+        export_bundle(Checkpoint.open(checkpoint), root / name, options)
+    return {name: root / name for name in checkpoints}
+
+
+@pytest.fixture(scope="session")
+def full_variants(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A bundle with every variant, of Edge and of Nano, mini shapes, graph samples only."""
+    root = tmp_path_factory.mktemp("variants")
+    for name in ("edge", "nano"):
+        export_bundle(
+            Checkpoint.open(checkpoints[name]), root / name, ExportOptions(MINI, parse_variants("all"), "graphs")
+        )
+    return {name: root / name for name in ("edge", "nano")}

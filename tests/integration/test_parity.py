@@ -1,0 +1,161 @@
+"""Every graph and the whole loop against diffusers, fp32, for all three families."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import diffusers_oracle as oracle
+import numpy as np
+import pytest
+import torch
+from tiny import FAMILIES, MINI
+
+from motedge.bundle import Bundle
+from motedge.runtime.backends import open_engine
+from motedge.runtime.denoise import DenoiseLoop
+from motedge.runtime.request import GenInputs, SamplerSettings
+from motedge.runtime.rope import GenLayout, RotaryTable
+from motedge.runtime.tables import Tables
+
+FRAMES, ROWS, RAW_DIM, DOMAIN, FPS = 3, 9, 8, 8, 15.0
+PROMPT, NEGATIVE = list(range(40, 63)), list(range(30, 37))
+TOLERANCE = 1e-5
+VAE_TOLERANCE = 5e-6
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def bundle(family: str, bundles: dict[str, Path]) -> Bundle:
+    return Bundle.open(bundles[family])
+
+
+@pytest.fixture(scope="module")
+def reference(family: str, checkpoints: dict[str, Path]) -> torch.nn.Module:
+    return oracle.load_transformer(checkpoints[family])
+
+
+def _request(seed: int, offset: int, clean_rows: list[int]) -> oracle.Request:
+    random = np.random.RandomState(seed)
+    vision = torch.from_numpy(random.standard_normal((48, FRAMES, *MINI.grid)).astype(np.float32))
+    action = torch.from_numpy(random.standard_normal((ROWS, 64)).astype(np.float32))
+    action[:, RAW_DIM:] = 0
+    return oracle.Request(PROMPT, vision, action, [0], clean_rows, FPS, offset, DOMAIN)
+
+
+def _masks(request: oracle.Request) -> tuple[np.ndarray, np.ndarray]:
+    vision, action = np.ones(FRAMES, np.float32), np.ones(ROWS, np.float32)
+    vision[request.clean_frames], action[request.clean_rows] = 0, 0
+    return vision, action
+
+
+@pytest.mark.parametrize(("offset", "clean_rows"), [(0, [0]), (1, [])])
+@pytest.mark.parametrize("t", [999.0, 10.0])
+def test_prefill_and_step_equal_the_whole_model(
+    bundle: Bundle, reference: torch.nn.Module, offset: int, clean_rows: list[int], t: float
+) -> None:
+    request = _request(1, offset, clean_rows)
+    vision, action = oracle.velocity(reference, request, t)
+    tables = Tables.open(bundle)
+    rotary = RotaryTable(tables.inv_freq(), bundle.manifest.model["config"])
+    count = len(PROMPT)
+    und = open_engine(bundle, "und_prefill").context({"S": count})
+    cos, sin = rotary.text(count)
+    und_inputs = {"embeddings": tables.embeddings(np.array(PROMPT)), "cos": cos, "sin": sin}
+    for name, value in und_inputs.items():
+        und.set_input(name, value)
+    und.run()
+    cos, sin = rotary.generator(GenLayout(count, FRAMES, *MINI.grid, ROWS, FPS, FPS, offset))
+    weights = tables.embodiment_weights(DOMAIN, RAW_DIM)
+    vision_noisy, action_noisy = _masks(request)
+    step = open_engine(bundle, "gen_step").context({"T": FRAMES, "A": ROWS, "U": count, "N": cos.shape[0]})
+    inputs = {
+        "vision": request.vision.numpy(),
+        "action": request.action.numpy(),
+        "vision_noisy": vision_noisy,
+        "action_noisy": action_noisy,
+        "t": np.array([t], np.float32),
+        "cos": cos,
+        "sin": sin,
+        "und_kv": und.output("und_kv"),
+        "action_in_weight": weights.in_weight,
+        "action_in_bias": weights.in_bias,
+        "action_out_weight": weights.out_weight,
+        "action_out_bias": weights.out_bias,
+    }
+    for name, value in inputs.items():
+        step.set_input(name, value)
+    step.run()
+    np.testing.assert_allclose(step.output("vision_velocity"), vision.numpy(), atol=TOLERANCE, rtol=0)
+    action[:, RAW_DIM:] = 0
+    np.testing.assert_allclose(step.output("action_velocity"), action.numpy(), atol=TOLERANCE, rtol=0)
+    assert not step.output("vision_velocity")[:, 0].any()
+
+
+def test_vae_encoder_equals_the_video_encoder(family: str, bundle: Bundle, checkpoints: dict[str, Path]) -> None:
+    image = np.random.RandomState(2).uniform(-1, 1, (1, 3, *MINI.canvas)).astype(np.float32)
+    rows, columns = MINI.grid
+    expected = oracle.encode(oracle.load_vae(checkpoints[family]), torch.from_numpy(image))[:, :, :rows, :columns]
+    context = open_engine(bundle, "vae_encoder").context({})
+    context.set_input("image", image)
+    context.run()
+    np.testing.assert_allclose(context.output("latent"), expected.numpy(), atol=VAE_TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SamplerSettings(steps=4, shift=5.0, guidance=3.0, guidance_interval=None),
+        SamplerSettings(steps=4, shift=5.0, guidance=3.0, guidance_interval=(960.0, 1001.0)),
+        SamplerSettings(steps=2, shift=5.0, guidance=1.0),
+    ],
+    ids=["cfg", "interval", "no-cfg"],
+)
+def test_loop_equals_a_plain_loop_over_the_whole_model(
+    bundle: Bundle, reference: torch.nn.Module, settings: SamplerSettings
+) -> None:
+    """Same noise, same prompts: the loop on engines, with K/V kept, against 2 x steps forwards of diffusers."""
+    seed = 11
+    clean = _request(3, 0, [0])
+    vision_noisy, action_noisy = _masks(clean)
+    inputs = GenInputs(
+        vision_clean=clean.vision.numpy(),
+        vision_noisy=vision_noisy,
+        action_clean=clean.action.numpy(),
+        action_noisy=action_noisy,
+        cond_tokens=np.array(PROMPT),
+        uncond_tokens=np.array(NEGATIVE),
+        fps=FPS,
+        domain_id=DOMAIN,
+        raw_dim=RAW_DIM,
+        seed=seed,
+    )
+    loop = DenoiseLoop(
+        open_engine(bundle, "und_prefill"),
+        open_engine(bundle, "gen_step"),
+        Tables.open(bundle),
+        bundle.manifest.model["config"],
+    )
+    result = loop.run(inputs, settings)
+    loop.close()
+    noise = [
+        np.random.RandomState(seed).standard_normal(x.shape).astype(np.float32) for x in (clean.vision, clean.action)
+    ]
+    vision, action = (torch.from_numpy(n) for n in noise)
+    vision[:, 0], action[0] = clean.vision[:, 0], clean.action[0]
+    action[:, RAW_DIM:] = 0
+    expected = oracle.cfg_loop(
+        reference,
+        oracle.Request(PROMPT, vision, action, [0], [0], FPS, 0, DOMAIN),
+        NEGATIVE,
+        steps=settings.steps,
+        shift=settings.shift,
+        guidance=settings.guidance,
+        interval=settings.guidance_interval,
+        raw_dim=RAW_DIM,
+    )
+    np.testing.assert_allclose(result.vision, expected[0].numpy(), atol=TOLERANCE, rtol=0)
+    np.testing.assert_allclose(result.action, expected[1].numpy(), atol=TOLERANCE, rtol=0)

@@ -1,0 +1,9 @@
+"""The families and the small shape set that integration tests use."""
+
+from __future__ import annotations
+
+from motedge.export.shapes import ShapeSet
+
+FAMILIES = ("edge", "nano", "super")
+# An odd latent grid (5 x 6 of a 6 x 7 canvas), so that padding, cropping and their order matter
+MINI = ShapeSet("mini", (96, 112), (84, 107), 9, 9, 15.0, max_latent_frames=4, max_actions=16)

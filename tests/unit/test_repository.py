@@ -1,0 +1,221 @@
+"""Rules of the repository that no linter knows: sizes, who may import whom, what a wheel holds."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LINES_MAX, LINES_95_PERCENT, LINES_MEDIAN = 500, 400, 180
+FUNCTION_LINES_MAX = 60
+TRACKED_BYTES_MAX = 5_000_000
+# A module may import from its own rank and below. What is not listed here fails, so that a new area finds its place.
+RANKS = {
+    "errors": 0,
+    "units": 0,
+    "files": 0,
+    "bundle": 1,
+    "doctor": 1,
+    "checkpoint": 1,
+    "runtime": 2,
+    "export": 3,
+    "quant": 4,
+    "cli": 6,
+    "__main__": 7,
+}
+# Areas of one rank that must not know each other, and steps down that are not allowed
+FORBIDDEN = {("bundle", "checkpoint"), ("checkpoint", "bundle"), ("runtime", "checkpoint"), ("bundle", "doctor")}
+# What the device has: runtime and everything below it imports nothing else, and nothing heavy at all at the top
+DEVICE_AREAS = ("errors", "units", "files", "bundle", "runtime")
+HEAVY = ("torch", "onnx", "onnxscript", "safetensors", "diffusers", "transformers", "huggingface_hub")
+# Written in pieces, so that this file does not match itself
+MACHINE = re.compile("|".join(["/wo" + "rk/", "/tmp/" + "env", r"\bsk" + r"-[A-Za-z0-9]{16}", "/opt/" + "pypi"]))
+
+
+def _tracked() -> list[Path]:
+    """Files that git tracks or would track: new ones count before they are committed."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("not a git work tree: which files are tracked is not known")
+    names = filter(None, done.stdout.decode().split("\0"))
+    return [ROOT / name for name in names if (ROOT / name).is_file() and not (ROOT / name).is_symlink()]
+
+
+def _sources() -> list[Path]:
+    """Python files of the package, each once: through the links of motedge/, not beside them."""
+    found = (path for path in _walk(ROOT / "motedge") if path.suffix == ".py")
+    return sorted(found)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if path.is_dir() and path.name != "__pycache__":
+            yield from _walk(path)
+        elif path.is_file():
+            yield path
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def _area(path: Path) -> str:
+    return path.relative_to(ROOT / "motedge").parts[0].removesuffix(".py")
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    """Every module that is imported, wherever in the file; `from motedge import x` as motedge.x."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in line {node.lineno}: import by the full name"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _report(problems: list[str]) -> None:
+    assert not problems, "\n" + "\n".join(problems)
+
+
+def test_file_sizes() -> None:
+    lines = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+        for path in _tracked()
+        if path.suffix in (".py", ".sh", ".cu", ".h", ".cpp", ".cmake")
+    }
+    counts = sorted(lines.values())
+    percentile = counts[int(len(counts) * 0.95) - 1]
+    _report([f"{name}: {count} lines, at most {LINES_MAX}" for name, count in lines.items() if count > LINES_MAX])
+    shape = f"{len(counts)} files: median {statistics.median(counts)}, 95 % {percentile}, longest {counts[-1]} lines"
+    assert statistics.median(counts) <= LINES_MEDIAN, shape
+    assert percentile < LINES_95_PERCENT, shape
+
+
+def test_function_lengths() -> None:
+    problems = []
+    for path in _tracked():
+        if path.suffix != ".py":
+            continue
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                if length > FUNCTION_LINES_MAX:
+                    problems.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {length} lines")
+    _report(problems)
+
+
+def test_every_module_says_what_it_is() -> None:
+    _report([f"{path.relative_to(ROOT)} has no docstring" for path in _sources() if not ast.get_docstring(_tree(path))])
+
+
+def test_names_say_something() -> None:
+    vague = {"util", "utils", "common", "misc", "helpers", "helper"}
+    _report([str(path.relative_to(ROOT)) for path in _sources() if vague & {*path.parts, path.stem}])
+
+
+def test_import_direction() -> None:
+    problems = []
+    for path in _sources():
+        area = _area(path)
+        if area == "__init__":
+            continue
+        assert area in RANKS, f"{path.relative_to(ROOT)}: give the area {area!r} its rank here and in CONTRIBUTING.md"
+        for name in _imports(_tree(path)):
+            parts = name.split(".")
+            if parts[0] != "motedge" or len(parts) < 2 or parts[1] not in RANKS:
+                continue
+            if RANKS[parts[1]] > RANKS[area] or (area, parts[1]) in FORBIDDEN:
+                problems.append(f"{path.relative_to(ROOT)} imports {name}")
+    _report(problems)
+
+
+def test_the_device_needs_no_export_package() -> None:
+    problems = []
+    for path in _sources():
+        if _area(path) in DEVICE_AREAS:
+            used = {name.split(".")[0] for name in _imports(_tree(path))}
+            problems += [f"{path.relative_to(ROOT)} imports {name}" for name in HEAVY if name in used]
+    _report(problems)
+
+
+@pytest.mark.parametrize("module", ["motedge", "motedge.bundle", "motedge.runtime", "motedge.runtime.policy"])
+def test_import_loads_no_torch(module: str) -> None:
+    code = f"import json, sys, {module}; print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []
+
+
+def test_folders_are_not_importable_by_their_bare_names(tmp_path: Path) -> None:
+    code = "import importlib.util as u; print([n for n in ('runtime', 'export') if u.find_spec(n)])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_machine_paths_or_keys() -> None:
+    problems = []
+    for path in _tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        for number, line in enumerate(text.splitlines(), 1):
+            if found := MACHINE.search(line):
+                problems.append(f"{path.relative_to(ROOT)}:{number} holds {found.group()!r}")
+    _report(problems)
+
+
+def test_no_large_files() -> None:
+    sizes = {path.relative_to(ROOT): path.stat().st_size for path in _tracked()}
+    _report([f"{name}: {size} bytes" for name, size in sizes.items() if size > TRACKED_BYTES_MAX])
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_hold_plain_files(tmp_path: Path) -> None:
+    """The links motedge/export and motedge/runtime become folders of plain files in what is published."""
+    names = {path.relative_to(ROOT).as_posix() for path in _tracked()}
+    # Data files too: what package-data forgets is missed only on the device
+    expected = {name if name.startswith("motedge/") else f"motedge/{name}" for name in names if _packaged(name)}
+    copy = _copy_of_tree(tmp_path / "tree")
+    for kind in ("wheel", "sdist"):
+        build = f"import setuptools.build_meta as b, sys; b.build_{kind}(sys.argv[1])"
+        command = [sys.executable, "-c", build, str(tmp_path)]
+        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    wheel = zipfile.ZipFile(next(tmp_path.glob("*.whl")))
+    assert expected <= set(wheel.namelist())
+    links = [item.filename for item in wheel.infolist() if (item.external_attr >> 16) & 0o170000 == 0o120000]
+    assert links == []
+    top = {name.split("/")[0] for name in wheel.namelist()}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"motedge"}
+    assert any(name.endswith("py.typed") for name in wheel.namelist())
+    assert any(name.endswith("entry_points.txt") for name in wheel.namelist())
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as sdist:
+        members = {member.name.partition("/")[2]: member for member in sdist.getmembers()}
+    assert expected <= {name for name, member in members.items() if member.isfile()}
+
+
+def _packaged(name: str) -> bool:
+    return name.startswith(("motedge/", "export/", "runtime/"))
+
+
+def _copy_of_tree(target: Path) -> Path:
+    """The tracked files and links alone, so that building leaves nothing in the work tree and takes nothing from it."""
+    for path in _tracked():
+        copy = target / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    for link in ("export", "runtime"):
+        (target / "motedge" / link).symlink_to(f"../{link}")
+    return target
