@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -22,7 +22,20 @@ if TYPE_CHECKING:
 
 # In the order of preference; a folder may hold further precisions (`*.fp16.safetensors`), which are ignored.
 _STEMS = ("diffusion_pytorch_model", "model")
-_FINITE_CHUNK = 1 << 24  # elements looked at in one go, so that the mask stays small
+# The format's dtype names and torch's
+_TORCH_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
 
 
 class TensorStore:
@@ -37,7 +50,6 @@ class TensorStore:
         self.folder = folder
         self.headers: dict[Path, bytes] = {}
         self._entries: dict[str, TensorEntry] = {}
-        self._handles: dict[Path, Any] = {}
         weight_map = _weight_map(folder)
         for file in sorted(set(weight_map.values())) if weight_map else [_single_file(folder)]:
             entries, self.headers[file] = read_header(file)
@@ -87,18 +99,29 @@ class TensorStore:
 
     def raw(self, key: str) -> np.ndarray:
         """A tensor's bytes as a read-only memory map, uint8 [size], for streaming copies."""
-        entry = self.entry(key)
-        return np.memmap(entry.file, dtype=np.uint8, mode="r", offset=entry.offset, shape=(entry.size,))
+        return self._map(key, "r")
 
     def tensor(self, key: str) -> torch.Tensor:
-        """A tensor in its stored dtype, backed by the memory map: do not write into it."""
-        entry = self.entry(key)
-        if entry.file not in self._handles:
-            from safetensors import safe_open
+        """A tensor in its stored dtype, on a memory map of its own, which goes when the tensor goes.
 
-            self._handles[entry.file] = safe_open(entry.file, framework="pt")
-        tensor: torch.Tensor = self._handles[entry.file].get_tensor(key)
-        return tensor
+        So walking over all weights holds one tensor's pages at a time. The map is copy-on-write: writing into the
+        tensor does not reach the file.
+
+        Raises:
+            CheckpointError: no such tensor, or one of a dtype that torch has no name for.
+        """
+        import torch
+
+        entry = self.entry(key)
+        if entry.dtype not in _TORCH_DTYPES:
+            raise CheckpointError(
+                f"a weight has a dtype that can't be read: {key}",
+                expected=", ".join(_TORCH_DTYPES),
+                got=entry.dtype,
+                fix="fetch the bf16 revision (main)",
+            )
+        dtype: torch.dtype = getattr(torch, _TORCH_DTYPES[entry.dtype])
+        return torch.from_numpy(self._map(key, "c")).view(dtype).reshape(entry.shape)
 
     def finite_tensor(self, key: str) -> torch.Tensor:
         """Like `tensor`, after a look at every value.
@@ -106,30 +129,37 @@ class TensorStore:
         Raises:
             CheckpointError: the tensor holds NaN or infinity.
         """
-        import torch
-
         tensor = self.tensor(key)
-        flat = tensor.reshape(-1)
-        bad = 0
-        for start in range(0, flat.numel(), _FINITE_CHUNK):
-            chunk = flat[start : start + _FINITE_CHUNK]
-            bad += chunk.numel() - int(torch.isfinite(chunk).sum())
+        bad = _count_not_finite(tensor)
         if bad:
             raise CheckpointError(
                 f"a weight is not finite: {key}",
                 expected="finite numbers",
-                got=f"{bad} of {flat.numel()} values are NaN or infinite",
+                got=f"{bad} of {tensor.numel()} values are NaN or infinite",
                 why="early Edge releases lack trained action weights and hold NaN there; else the file is damaged",
                 fix="fetch a newer revision of the checkpoint",
             )
         return tensor
 
-    def close(self) -> None:
-        """Drops the file handles; tensors handed out stay valid."""
-        self._handles.clear()
-
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
+
+    def _map(self, key: str, mode: Literal["r", "c"]) -> np.ndarray:
+        entry = self.entry(key)
+        return np.memmap(entry.file, dtype=np.uint8, mode=mode, offset=entry.offset, shape=(entry.size,))
+
+
+def _count_not_finite(tensor: torch.Tensor) -> int:
+    import torch
+
+    if not tensor.is_floating_point() or not tensor.numel():
+        return 0
+    wide = tensor.float() if tensor.element_size() == 1 else tensor
+    # One pass over extremes, which NaN and infinity get through, is many times faster than a mask
+    low, high = torch.aminmax(wide)
+    if bool(torch.isfinite(low) & torch.isfinite(high)):
+        return 0
+    return int(wide.numel() - torch.isfinite(wide).sum())
 
 
 def has_weights(folder: Path) -> bool:

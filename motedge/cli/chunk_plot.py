@@ -22,25 +22,28 @@ _CLOSE_ABOVE = 0.5
 _FORMATS = (".png", ".pdf", ".svg")
 
 
-def require_matplotlib() -> Any:
-    """matplotlib, or MissingPackageError: asked for before a long run, not after it."""
+def check_target(target: Path) -> None:
+    """Whether a plot can be drawn into that file.
+
+    Raises:
+        UsageError: a file type that is not drawn.
+        MissingPackageError: matplotlib is not installed.
+    """
+    if target.suffix.lower() not in _FORMATS:
+        raise UsageError("the plot's file type is unknown", expected=" ".join(_FORMATS), got=target.name)
     try:
-        import matplotlib
+        import matplotlib  # noqa: F401
     except ImportError as error:
         raise MissingPackageError("matplotlib", extra="plot", purpose="to draw the actions") from error
-    return matplotlib
 
 
 def plot_chunk(chunk: ActionChunk, image: Image, observation: Observation, target: Path) -> None:
     """Draws `chunk` beside the composed `image`, uint8 RGB [rows, columns, 3], into a PNG, PDF or SVG file.
 
     Raises:
-        UsageError: another file type.
-        MissingPackageError: matplotlib is not installed.
+        UsageError, MissingPackageError: see `check_target`.
     """
-    if target.suffix.lower() not in _FORMATS:
-        raise UsageError("the plot's file type is unknown", expected=" ".join(_FORMATS), got=target.name)
-    require_matplotlib()
+    check_target(target)
     # Not pyplot: it would pick a window system and keep global state
     from matplotlib.figure import Figure
 
@@ -110,8 +113,9 @@ def _draw_state(axes: Any, observation: Observation) -> None:
         across = number / len(names)
         axes.text(across, 0.62, name, fontsize=9, color=colour, weight="bold", va="top")
         axes.text(across, 0.34, value, fontsize=9, color=_INK, va="top")
-    source = textwrap.shorten(observation.source or "given on the command line", 86, placeholder=" ...")
-    axes.text(0, 0.0, f"source: {source}", fontsize=8, color=_MUTED, va="top")
+    source = f"source: {observation.source or 'given on the command line'}"
+    lines = textwrap.wrap(source, 92, max_lines=2, placeholder=" ...")
+    axes.text(0, 0.02, "\n".join(lines), fontsize=7.5, color=_MUTED, va="top", linespacing=1.35)
 
 
 def _draw_joints(axes: Any, chunk: ActionChunk, state: FloatArray) -> None:

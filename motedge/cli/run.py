@@ -72,9 +72,10 @@ def run(args: argparse.Namespace) -> int:
     if args.repeat < 1:
         raise UsageError("nothing to run", expected="--repeat of at least 1", got=args.repeat)
     if args.plot:
-        from motedge.cli.chunk_plot import require_matplotlib
+        from motedge.cli.chunk_plot import check_target
 
-        require_matplotlib()
+        # Before the long part, not after it
+        check_target(Path(args.plot))
     observation = _observation(args)
     from motedge.runtime.policy import load_policy
 

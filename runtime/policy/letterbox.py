@@ -1,7 +1,9 @@
 """Fitting a camera image into the size that the policy's client sends: scaled without distortion, black borders.
 
 The DROID client (RoboLab at 0aef241, through openpi's resize_with_pad) scales with Pillow's antialiased bilinear filter
-in 8-bit fixed point. The same integers come out of this, so that the robot needs no Pillow.
+in 8-bit fixed point, columns first. The same integers come out of this, so that the robot needs no Pillow. (Pillow 13
+scales rows first where it takes that for cheaper, odd sizes mostly; the rounding between the passes then falls
+differently, by one grey level.)
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ def letterbox(image: Image, size: tuple[int, int]) -> Image:
 
 
 def _resample(image: Image, target: int, axis: int) -> Image:
-    """One pass of the separable filter, rounded to uint8 as Pillow does between its two passes."""
+    """One pass of the separable filter, rounded to uint8, which Pillow does between its two passes too."""
     source = image.shape[axis]
     if source == target:
         return image

@@ -23,6 +23,7 @@ from motedge.runtime.tables import Tables
 from motedge.runtime.text import PromptTokenizer
 
 CHECKS = ("full", "size")
+GRAPHS = ("und_prefill", "gen_step", "vae_encoder")
 # What a policy reads beside its engines' files, by role in the manifest
 _ROLES = ("table", "tokenizer")
 
@@ -67,17 +68,17 @@ def load_policy(
     shape = PolicyShape.from_manifest(bundle.manifest.shape_set, defaults)
     robot = find_embodiment(embodiment or str(defaults.get("embodiment", "")))
     content = check == "full"
-    bundle.check_files([name for name, file in bundle.manifest.files.items() if file.role in _ROLES], content=content)
+    bundle.check_files(_read_by_policy(bundle), content=content)
     tokenizer = PromptTokenizer.open(bundle)
     tables = Tables.open(bundle)
     options = EngineOptions(threads=threads, check_content=content)
     with contextlib.ExitStack() as opened:
-        engines = []
-        for graph in ("und_prefill", "gen_step", "vae_encoder"):
-            loaded = open_engine(bundle, graph, backend=engine, variant=variant, options=options)
-            opened.callback(loaded.close)
-            engines.append(loaded)
-        und, gen, vae = engines
+        und, gen, vae = (
+            opened.enter_context(
+                contextlib.closing(open_engine(bundle, graph, backend=engine, variant=variant, options=options))
+            )
+            for graph in GRAPHS
+        )
         noise = NoiseAhead(next_seed=lambda _: seeds.peek())
         policy = Policy(
             vae=vae,
@@ -108,6 +109,10 @@ def sampler_settings(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) 
             raise UsageError(f"unknown policy setting {name!r}", fix=closest(name, known))
     values = {name: defaults[name] for name in known if name in defaults}
     return SamplerSettings(**{**values, **overrides})
+
+
+def _read_by_policy(bundle: Bundle) -> list[str]:
+    return [name for name, file in bundle.manifest.files.items() if file.role in _ROLES]
 
 
 def _model_config(bundle: Bundle) -> Mapping[str, Any]:

@@ -145,6 +145,8 @@ def _joints(value: Any) -> FloatArray:
 
 def _gripper(value: Any) -> float:
     expected = "one number, the fraction closed: 0 open, 1 closed"
+    if value is None:
+        raise ObservationError("the gripper state is missing", expected=expected)
     try:
         # [x] and array([x]) too: robots report the gripper as a vector of one
         number = float(np.asarray(value, dtype=np.float64).reshape(()))

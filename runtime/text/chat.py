@@ -61,7 +61,8 @@ class ChatTemplate:
                 add_generation_prompt=add_generation_prompt,
                 **self._special_tokens,
             )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+        # A template is a program: whatever it raises is the template's failure
+        except Exception as error:
             raise BundleError(
                 "the chat template failed",
                 got=f"{type(error).__name__}: {error}",

@@ -45,8 +45,23 @@ def test_raw_bytes_and_tensor_agree(tiny):
     assert tensor.dtype == torch.bfloat16 and store.dtype(KEY) == "BF16" and tuple(tensor.shape) == store.shape(KEY)
     assert bytes(tensor.view(torch.uint8).numpy().tobytes()) == raw.tobytes()
     assert torch.equal(store.finite_tensor(KEY), tensor)
-    store.close()
-    assert torch.isfinite(tensor.float()).all()
+
+
+def test_writing_into_a_tensor_does_not_reach_the_file(broken):
+    store = Checkpoint.open(broken).transformer
+    before = bytes(store.raw(KEY))
+    store.tensor(KEY).zero_()
+    assert bytes(store.raw(KEY)) == before
+
+
+def test_tensors_are_those_that_safetensors_reads(tiny):
+    from safetensors.torch import load_file
+
+    torch = pytest.importorskip("torch")
+    for store in Checkpoint.open(tiny("edge")).stores:
+        (file,) = store.headers
+        for key, value in load_file(file).items():
+            assert torch.equal(store.tensor(key), value)
 
 
 def test_the_headers_are_those_that_safetensors_reads(tiny):
@@ -205,6 +220,15 @@ def test_a_quantised_checkpoint_is_refused_as_such(broken, change_weights):
     change_weights(weights(broken), lambda t: t.update({"lm_head.weight_scale": t["proj_in.bias"][:1].clone()}))
     with pytest.raises(CheckpointError, match="quantised already"):
         Checkpoint.open(broken).check()
+
+
+def test_a_dtype_that_torch_does_not_know_is_refused(broken):
+    data = weights(broken).read_bytes()
+    weights(broken).write_bytes(data.replace(b'"BF16"', b'"F4X4"'))
+    store = Checkpoint.open(broken).transformer
+    with pytest.raises(CheckpointError, match="can't be read") as caught:
+        store.tensor(KEY)
+    assert caught.value.got == "F4X4"
 
 
 def test_a_dtype_that_is_no_float_is_refused(broken, change_weights):

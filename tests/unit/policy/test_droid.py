@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from droid_vectors import arrays, checksum, make_image, vectors
 
 from motedge.errors import ContractError, ObservationError, UsageError
 from motedge.runtime.noise import standard_normal
@@ -12,7 +13,6 @@ from motedge.runtime.policy.embodiments import find_embodiment, load_embodiments
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.seeds import RequestSeeds
 from motedge.runtime.rope import GenLayout, RotaryTable
-from tests.unit.policy.droid_vectors import arrays, checksum, make_image, vectors
 
 
 @pytest.mark.parametrize("case", vectors()["samples"], ids=lambda case: str(case["seed"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from droid_vectors import arrays, assert_same_image, make_image, vectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,6 @@ from motedge.runtime.policy.canvas import normalise, pad_canvas
 from motedge.runtime.policy.letterbox import letterbox
 from motedge.runtime.policy.resize import resize_bilinear
 from motedge.runtime.policy.views import CAMERA_SIZE, COMPOSED_SIZE, VIEW_NAMES, compose_views, view_regions
-from tests.unit.policy.droid_vectors import arrays, assert_same_image, make_image, vectors
 
 
 @pytest.mark.parametrize("case", vectors()["resize"], ids=lambda case: f"{case['source']}-{case['target']}")
@@ -105,14 +105,13 @@ def test_constant_image_stays_constant(rows: int, columns: int, to_rows: int, to
 @settings(max_examples=15, deadline=None)
 @given(st.integers(20, 500), st.integers(20, 500), st.integers(0, 1000))
 def test_letterbox_is_pillows(rows: int, columns: int, seed: int) -> None:
+    """In two calls, because Pillow 13 chooses the order of its passes by their cost."""
     pillow = pytest.importorskip("PIL.Image")
     image = make_image("noise", seed, [rows, columns])
-    if (rows, columns) == (60, 100):
-        return
     ratio = max(columns / 100, rows / 60)
     size = int(columns / ratio), int(rows / ratio)
+    narrow = pillow.fromarray(image).resize((size[0], rows), pillow.Resampling.BILINEAR)
     expected = np.zeros((60, 100, 3), np.uint8)
     top, left = (60 - size[1]) // 2, (100 - size[0]) // 2
-    scaled = np.asarray(pillow.fromarray(image).resize(size, pillow.Resampling.BILINEAR))
-    expected[top : top + size[1], left : left + size[0]] = scaled
+    expected[top : top + size[1], left : left + size[0]] = np.asarray(narrow.resize(size, pillow.Resampling.BILINEAR))
     np.testing.assert_array_equal(letterbox(image, (60, 100)), expected)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from droid_vectors import vectors
 
 from motedge.errors import UsageError
 from motedge.runtime.policy.prompt import FORMATS, Clip, build_prompt
-from tests.unit.policy.droid_vectors import vectors
 
 DROID = Clip(frames=33, fps=15.0, canvas=(544, 736))
 

@@ -180,8 +180,6 @@ def gen_inputs() -> Callable[..., GenInputs]:
 @pytest.fixture
 def onnx_bundle(tmp_path: Path) -> Path:
     """The model as a bundle: three ONNX graphs, contracts, tables. No samples."""
-    from motedge.runtime.backends import onnxruntime as _  # noqa: F401  the backend that will read it
-
     root = tmp_path / "bundle"
     graphs = {}
     for graph, contract in CONTRACTS.items():

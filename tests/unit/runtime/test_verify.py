@@ -205,7 +205,7 @@ def test_a_changed_table_is_found(bundle_with, samples) -> None:
     data = bytearray(path.read_bytes())
     data[0] ^= 1
     path.write_bytes(data)
-    with pytest.raises(BundleError, match="embed_tokens.bin differs"):
+    with pytest.raises(BundleError, match=r"embed_tokens\.bin differs"):
         verify_bundle(Bundle.open(root))
 
 

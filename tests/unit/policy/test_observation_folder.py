@@ -1,0 +1,118 @@
+"""Observation folders: round trip, and folders that are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from droid_vectors import make_image
+
+from motedge.errors import MissingPackageError, ObservationError
+from motedge.runtime.policy import observation_folder
+from motedge.runtime.policy.observation_folder import read_image, read_observation, write_observation
+
+pytest.importorskip("PIL")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    views = {"wrist": make_image("noise", 1, [90, 160]), "right": make_image("noise", 2, [360, 640])}
+    write_observation(
+        tmp_path / "seen", views=views, joint_position=np.linspace(-1, 1, 7), gripper_position=0.25,
+        instruction="Öffne die Schublade", source="test",
+    )  # fmt: skip
+    return tmp_path / "seen"
+
+
+def change(folder: Path, **changes) -> None:
+    path = folder / "observation.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
+
+
+def test_round_trip(folder: Path) -> None:
+    observation = read_observation(folder)
+    np.testing.assert_array_equal(observation.views["wrist"], make_image("noise", 1, [90, 160]))
+    assert sorted(observation.views) == ["right", "wrist"]
+    np.testing.assert_array_equal(observation.joint_position, np.linspace(-1, 1, 7).astype(np.float32))
+    assert (observation.gripper_position, observation.instruction) == (0.25, "Öffne die Schublade")
+    assert observation.source == "test"
+    assert json.loads((folder / "observation.json").read_text(encoding="utf-8"))["views"]["left"] is None
+    assert not list(folder.glob("*.partial"))
+
+
+def test_other_instruction(folder: Path) -> None:
+    assert read_observation(folder, instruction="stop").instruction == "stop"
+
+
+def test_composed_image(folder: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(make_image("noise", 3, [540, 640])).save(folder / "all.png")
+    change(folder, image="all.png", views=None)
+    np.testing.assert_array_equal(read_observation(folder).image, make_image("noise", 3, [540, 640]))
+
+
+def test_alpha_and_grey_files_become_rgb(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for mode in ("RGBA", "L", "P"):
+        Image.fromarray(make_image("noise", 3, [20, 30])).convert(mode).save(tmp_path / "x.png")
+        assert read_image(tmp_path / "x.png").shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema": "motedge.observation/v2"}, "not an observation"),
+        ({"joint_positions": []}, "did you mean 'joint_position'"),
+        ({"views": {"wirst": "wrist.png"}}, "did you mean 'wrist'"),
+        ({"views": {"wrist": "absent.png"}}, "there is no image"),
+        ({"views": {"wrist": "observation.json"}}, "not an image that can be read"),
+        ({"views": {"wrist": "../../etc/passwd"}}, "outside"),
+        ({"views": {"wrist": 3}}, "outside"),
+        ({"views": "wrist.png"}, "names no images"),
+        ({"views": {"wrist": None}}, "no image"),
+        ({"joint_position": [0.0] * 6}, "wrong length"),
+        ({"gripper_position": None}, "missing"),
+        ({"instruction": None}, "not text"),
+    ],
+)
+def test_folders_that_are_refused(folder: Path, changes, message: str) -> None:
+    change(folder, **changes)
+    with pytest.raises(ObservationError, match=message):
+        read_observation(folder)
+
+
+def test_no_folder_and_no_json(tmp_path: Path) -> None:
+    with pytest.raises(ObservationError, match="no observation"):
+        read_observation(tmp_path)
+    (tmp_path / "observation.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ObservationError, match="not JSON"):
+        read_observation(tmp_path)
+    (tmp_path / "observation.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(ObservationError, match="not an observation"):
+        read_observation(tmp_path)
+
+
+def test_truncated_image(folder: Path) -> None:
+    data = (folder / "wrist.png").read_bytes()
+    (folder / "wrist.png").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ObservationError, match="not an image that can be read"):
+        read_observation(folder)
+
+
+def test_bad_state_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ObservationError):
+        write_observation(
+            tmp_path / "bad", views={"wrist": make_image("noise", 1, [90, 160])}, joint_position=[0] * 6,
+            gripper_position=0, instruction="go", source="",
+        )  # fmt: skip
+    assert not (tmp_path / "bad").exists()
+
+
+def test_without_pillow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "PIL", None)
+    with pytest.raises(MissingPackageError, match=r"motedge\[images\]"):
+        observation_folder.read_image(folder / "wrist.png")
