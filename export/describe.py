@@ -78,7 +78,7 @@ def manifest(
         shape_set=plan.shapes.to_dict(),
         policy=policy_defaults(checkpoint, plan.shapes),
         graphs=dict(graphs),
-        files=dict(sorted(journal.files.items())),
+        files=journal.bundle_files(),
         tables=dict(tables),
         samples=dict(samples or {}),
         tools={**tool_versions(), "python": platform.python_version()},

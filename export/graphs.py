@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch import nn
 
@@ -17,6 +19,7 @@ from motedge.export.modules.und import UndPrefill
 from motedge.export.modules.vae_encoder import VaeEncoder
 from motedge.export.relu2 import Relu2Range, relu2_ranges
 from motedge.export.shapes import ShapeSet
+from motedge.export.towers import assemble_gen_step, assemble_und_prefill, assemble_whole
 from motedge.export.variants import VariantSpec
 from motedge.export.weights import DTYPES, load_module
 
@@ -32,6 +35,8 @@ class GraphSpec:
     # "und", "gen", or None where no layer squares its activations
     tower: str | None
     build: Callable[[Checkpoint, Precision, ShapeSet], nn.Module]
+    # Turns the module, on the meta device, into the graph
+    assemble: Callable[[Any, Contract, VariantSpec], ir.Model]
 
     def store(self, checkpoint: Checkpoint) -> TensorStore:
         """The component's tensors."""
@@ -52,7 +57,7 @@ class GraphSpec:
             module = self.build(checkpoint, Precision(variant.dialect, DTYPES[variant.dtype]), shapes)
         layers = [m for m in module.modules() if isinstance(m, MLP)]
         for layer, known in zip(layers, ranges, strict=False):  # the last und layer has no MLP
-            layer.relu2_scale = known.scale
+            layer.set_relu2_scale(known.scale)
         return module
 
     def module(self, checkpoint: Checkpoint, shapes: ShapeSet, variant: VariantSpec) -> nn.Module:
@@ -70,6 +75,7 @@ GRAPHS = {
             "transformer",
             "und",
             lambda checkpoint, precision, shapes: UndPrefill(checkpoint.config, precision),
+            assemble_und_prefill,
         ),
         GraphSpec(
             "gen_step",
@@ -77,6 +83,7 @@ GRAPHS = {
             "transformer",
             "gen",
             lambda checkpoint, precision, shapes: GenStep(checkpoint.config, precision, shapes.grid),
+            assemble_gen_step,
         ),
         GraphSpec(
             "vae_encoder",
@@ -84,6 +91,7 @@ GRAPHS = {
             "vae",
             None,
             lambda checkpoint, precision, shapes: VaeEncoder(checkpoint.vae_config, precision, shapes.grid),
+            assemble_whole,
         ),
     )
 }

@@ -25,7 +25,6 @@ from motedge.export.plan import ExportPlan, GraphPlan, make_plan
 from motedge.export.progress import ByteProgress
 from motedge.export.shapes import ShapeSet
 from motedge.export.tables import TableSpec, table_dtype, write_table
-from motedge.export.trace import trace
 from motedge.export.variants import VariantSpec
 from motedge.export.weights import write_weights
 from motedge.files import PathLike, copy_file, require_free, sha256_file, write_json
@@ -160,7 +159,7 @@ def _export_variant(graph: GraphPlan, spec: VariantSpec, plan: ExportPlan, journ
     def write(path: Path) -> None:
         ranges = graph.spec.relu2_ranges(plan.checkpoint, spec)
         module = graph.spec.empty_module(plan.checkpoint, plan.shapes, spec, ranges)
-        model = trace(module, graph.contract, dtype=spec.dtype, opset=spec.opset)
+        model = graph.spec.assemble(module, graph.contract, spec)
         attach_weights(model, slots)
         write_model(model, path, describe.graph_metadata(graph.spec.name, ranges))
 

@@ -40,6 +40,8 @@ class Journal:
         self.files: dict[str, FileEntry] = {}
         # Files written by this run
         self.written: list[str] = []
+        # Names that this run asked for, written or up to date
+        self._asked: set[str] = set()
         self._lock = threading.Lock()
         if (root / MANIFEST).exists():
             self.previous = Bundle.open(root).manifest
@@ -60,6 +62,8 @@ class Journal:
             Whether the file was written.
         """
         source = source_hash(self.origin, name, parts)
+        with self._lock:
+            self._asked.add(name)
         if self._done(name, source):
             return False
         path = self.root / name
@@ -68,20 +72,34 @@ class Journal:
             self.files[name] = FileEntry(digest, size, role, source)
             self.written.append(name)
             entries = {key: dataclasses.asdict(entry) for key, entry in self.files.items()}
-            write_json(self.root / JOURNAL, {"files": entries})
+            write_json(self.root / JOURNAL, {"origin": self.origin, "files": entries})
         return True
 
     def missing(self, name: str, parts: Any) -> bool:
         """Whether `make` with these arguments would write the file."""
         return not self._done(name, source_hash(self.origin, name, parts))
 
+    def bundle_files(self) -> dict[str, FileEntry]:
+        """The files that belong to the bundle: those of its last manifest and those that this run asked for.
+
+        What an interrupted export of other variants or another shape set finished is not among them.
+        """
+        known = self._asked | set(self.previous.files if self.previous else ())
+        return {name: entry for name, entry in sorted(self.files.items()) if name in known}
+
     def finish(self, manifest: Manifest) -> None:
-        """Writes the manifest if it changed; removes the journal and what a killed run left half-written."""
+        """Writes the manifest if it changed; removes the journal and what interrupted runs left behind."""
         if manifest != self.previous:
             write_json(self.root / MANIFEST, manifest.to_dict())
+        for name in self.files.keys() - self.bundle_files().keys():
+            (self.root / name).unlink(missing_ok=True)
         (self.root / JOURNAL).unlink(missing_ok=True)
-        for partial in self.root.rglob(f"*{PARTIAL_SUFFIX}"):
-            partial.unlink()
+        # In the bundle's own folders alone: whatever else lies beside them is not ours
+        for folder in {name.partition("/")[0] for name in self.files if "/" in name}:
+            for partial in (self.root / folder).rglob(f"*{PARTIAL_SUFFIX}"):
+                partial.unlink()
+        for name in (MANIFEST, JOURNAL):
+            (self.root / (name + PARTIAL_SUFFIX)).unlink(missing_ok=True)
 
     def _done(self, name: str, source: str) -> bool:
         entry, path = self.files.get(name), self.root / name
@@ -90,6 +108,17 @@ class Journal:
     def _read(self) -> None:
         try:
             raw = json.loads((self.root / JOURNAL).read_text(encoding="utf-8"))
-            self.files.update({name: FileEntry(**value) for name, value in raw["files"].items()})
-        except (ValueError, KeyError, TypeError) as error:
+            files = {_inside(name): FileEntry(**value) for name, value in raw["files"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             _log.warning("the record of an interrupted export is damaged (%s): starting over", error)
+            return
+        if raw.get("origin") != self.origin:
+            _log.warning("the export that was interrupted here was of another checkpoint: starting over")
+        self.files.update(files)
+
+
+def _inside(name: str) -> str:
+    """The name of a file below the bundle folder; ValueError for any other, because what is stale gets deleted."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"{name!r} lies outside the bundle")
+    return name

@@ -9,11 +9,11 @@ import onnx
 import onnx_ir as ir
 
 from motedge.errors import InternalError
+from motedge.export.assembly import IR_TYPES
 from motedge.export.weights import DTYPE_NAMES, WeightSlot
 from motedge.files import atomic_open
 
 WEIGHTS_FOLDER = "weights"
-_IR_TYPES = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 
 
 def attach_weights(model: ir.Model, slots: Iterable[WeightSlot]) -> None:
@@ -27,7 +27,7 @@ def attach_weights(model: ir.Model, slots: Iterable[WeightSlot]) -> None:
             f"{WEIGHTS_FOLDER}/{slot.file}",
             offset=slot.offset,
             length=slot.spec.bytes,
-            dtype=_IR_TYPES[DTYPE_NAMES[slot.spec.dtype]],
+            dtype=IR_TYPES[DTYPE_NAMES[slot.spec.dtype]],
             shape=ir.Shape(slot.spec.shape),
             name=slot.spec.name,
             metadata_props={"layout": slot.spec.layout},

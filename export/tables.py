@@ -13,7 +13,7 @@ from motedge.checkpoint.config import ModelConfig
 from motedge.checkpoint.reader import Checkpoint
 from motedge.errors import CheckpointError
 from motedge.export.weights import as_bytes
-from motedge.files import atomic_open
+from motedge.files import atomic_open, write_chunks
 
 # Names of the safetensors format -> names of the bundle
 TABLE_DTYPES = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}
@@ -80,5 +80,5 @@ def write_table(path: Path, spec: TableSpec, checkpoint: Checkpoint) -> tuple[st
     value = inv_freq(checkpoint.config) if spec.key is None else checkpoint.transformer.finite_tensor(spec.key)
     data = as_bytes(value.contiguous())
     with atomic_open(path) as stream:
-        stream.write(data)
+        write_chunks(stream, data)
     return hashlib.sha256(data).hexdigest(), len(data)

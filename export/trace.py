@@ -9,38 +9,49 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx_ir as ir
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from motedge.bundle import Contract
+from motedge.bundle import TensorSpec
 from motedge.errors import InternalError
-from motedge.export.weights import DTYPES, constants_of
+from motedge.export.weights import DTYPES
 
-IR_VERSION = 10  # the newest that onnxruntime 1.19 and TensorRT 10.3 read
+Sizes = Mapping[str, int]
+Profile = Mapping[str, tuple[int, int, int]]
 _TYPES = {"fp32": torch.float32, "int64": torch.int64}
 
 
-def trace(module: nn.Module, contract: Contract, *, dtype: str, opset: int) -> ir.Model:
+@dataclass(frozen=True)
+class TraceSettings:
+    """What is the same for all parts of a graph."""
+
+    # The variant's floating type: "fp32", "fp16" or "bf16"
+    dtype: str
+    opset: int
+    # Fixed sizes by letter, and (min, opt, max) of the dynamic ones
+    sizes: Sizes
+    profile: Profile
+
+
+def trace(module: nn.Module, inputs: Sequence[TensorSpec], settings: TraceSettings) -> ir.Graph:
     """Exports a module.
 
     Args:
-        module: on the meta device; its forward takes the contract's inputs by name and returns its outputs in order.
-        contract: names, dims and profile of the tensors.
-        dtype: the variant's floating type: "fp32", "fp16" or "bf16".
-        opset: the ONNX opset of the result.
+        module: on the meta device; its forward takes the inputs by name.
+        inputs: names, dims (letters) and dtypes.
+        settings: type, opset, sizes.
 
     Returns:
-        The graph: inputs, outputs and dims named as in the contract; every weight an initializer without a value;
-        nodes named after the weight that they apply; no metadata of the exporting machine.
+        A graph with the same inputs; every parameter is an initializer without a value, under its path in the module.
     """
-    constants = constants_of(module)
     with _quiet(), FakeTensorMode():
         names = _fake_parameters(module)
-        arguments, dynamic = _fake_inputs(contract, DTYPES[dtype])
+        arguments, dynamic = example_inputs(inputs, settings)
         exported = torch.export.export(
             module,
             (),
@@ -50,7 +61,7 @@ def trace(module: nn.Module, contract: Contract, *, dtype: str, opset: int) -> i
             # N = T * tokens + A is a relation of three inputs; it is checked at run time by the operators themselves
             prefer_deferred_runtime_asserts_over_guards=True,
         )
-        program = torch.onnx.export(exported, dynamo=True, opset_version=opset, optimize=False, verbose=False)
+        program = torch.onnx.export(exported, dynamo=True, opset_version=settings.opset, optimize=False, verbose=False)
         if program is None:
             raise InternalError("torch.onnx.export returned nothing")
         graph = program.model.graph
@@ -59,17 +70,28 @@ def trace(module: nn.Module, contract: Contract, *, dtype: str, opset: int) -> i
             value.const_value = None
         graph.inputs.extend(parked)
         program.optimize()
-        graph = program.model.graph
-        del graph.inputs[len(contract.inputs) :]
-        for value in parked:
-            graph.initializers[value.name or ""] = value
-    for name, tensor in constants.items():
-        graph.initializers[name].const_value = ir.tensor(tensor.numpy(), name=name)
-    model = program.model
-    _name_tensors(model.graph, contract)
-    _name_nodes(model.graph)
-    _clear_metadata(model)
-    return model
+    graph = program.model.graph
+    # An input that is also an output comes back as NAME_orig
+    found = [str(value.name).removesuffix("_orig") for value in graph.inputs[: len(inputs)]]
+    if found != [spec.name for spec in inputs]:
+        raise InternalError(f"the graph's inputs {found} are not those of the part")
+    del graph.inputs[len(inputs) :]
+    for value in parked:
+        graph.initializers[str(value.name)] = value
+    return graph
+
+
+def example_inputs(
+    inputs: Sequence[TensorSpec], settings: TraceSettings
+) -> tuple[dict[str, torch.Tensor], dict[str, dict[int, torch.export.Dim] | None]]:
+    """Uninitialised inputs at the profile's optimum and their dynamic dims, as torch.export takes them."""
+    optimum = {**settings.sizes, **{letter: opt for letter, (_, opt, _) in settings.profile.items()}}
+    dims = {letter: torch.export.Dim(letter, min=low, max=high) for letter, (low, _, high) in settings.profile.items()}
+    arguments, dynamic = {}, {}
+    for spec in inputs:
+        arguments[spec.name] = torch.empty(spec.shape(optimum), dtype=_TYPES.get(spec.dtype, DTYPES[settings.dtype]))
+        dynamic[spec.name] = {i: dims[str(d)] for i, d in enumerate(spec.dims) if d in dims} or None
+    return arguments, dynamic
 
 
 def _fake_parameters(module: nn.Module) -> list[str]:
@@ -78,54 +100,6 @@ def _fake_parameters(module: nn.Module) -> list[str]:
             empty = torch.empty(value.shape, dtype=value.dtype, device="cpu")
             setattr(owner, name, nn.Parameter(empty, requires_grad=False))
     return [name for name, _ in module.named_parameters()]
-
-
-def _fake_inputs(
-    contract: Contract, dtype: torch.dtype
-) -> tuple[dict[str, torch.Tensor], dict[str, dict[int, torch.export.Dim] | None]]:
-    optimum = contract.optimum()
-    dims = {letter: torch.export.Dim(letter, min=low, max=high) for letter, (low, _, high) in contract.profile.items()}
-    arguments, dynamic = {}, {}
-    for spec in contract.inputs:
-        arguments[spec.name] = torch.empty(spec.shape(optimum), dtype=_TYPES.get(spec.dtype, dtype))
-        dynamic[spec.name] = {i: dims[d] for i, d in enumerate(spec.dims) if d in dims} or None
-    return arguments, dynamic
-
-
-def _name_tensors(graph: ir.Graph, contract: Contract) -> None:
-    inputs = [value.name for value in graph.inputs]
-    expected = [spec.name for spec in contract.inputs]
-    if inputs != expected or len(graph.outputs) != len(contract.outputs):
-        raise InternalError(f"the graph's inputs {inputs} are not the contract's {expected}")
-    for value, spec in zip((*graph.inputs, *graph.outputs), (*contract.inputs, *contract.outputs), strict=True):
-        value.name = spec.name
-        value.shape = ir.Shape([contract.sizes.get(d, d) if isinstance(d, str) else d for d in spec.dims])
-
-
-def _name_nodes(graph: ir.Graph) -> None:
-    """Unique names, none a prefix of another: quantizers match nodes by prefix."""
-    for index, node in enumerate(graph):
-        weight = next((v.name for v in node.inputs if v is not None and v.name in graph.initializers), None)
-        owner = weight.rpartition(".")[0] if weight and "." in weight else ""
-        if owner and node.op_type in ("MatMul", "Conv", "RMSNormalization"):
-            node.name = f"{owner}/{node.op_type}"
-        else:
-            node.name = f"n{index:05d}/{node.op_type}"
-
-
-def _clear_metadata(model: ir.Model) -> None:
-    graph = model.graph
-    for node in graph:
-        node.metadata_props.clear()
-        node.doc_string = None
-        for value in node.outputs:
-            value.metadata_props.clear()
-    for value in (*graph.inputs, *graph.initializers.values()):
-        value.metadata_props.clear()
-    model.metadata_props.clear()
-    graph.metadata_props.clear()
-    graph.name, graph.doc_string, model.doc_string = "motedge", None, None
-    model.producer_name, model.producer_version, model.ir_version = "motedge", None, IR_VERSION
 
 
 @contextlib.contextmanager

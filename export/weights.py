@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from motedge.checkpoint.reader import TensorStore
 from motedge.errors import ExportError
-from motedge.files import atomic_open
+from motedge.files import atomic_open, write_chunks
 
 PAGE = 4096  # large tensors start on a page, so that loaders can map them
 LINE = 64
@@ -64,10 +64,21 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def checkpoint_key(path: str) -> str:
+    """The checkpoint's key of a parameter: its path in our module, where the first and last part have names of ours."""
+    return path.removeprefix("front.").removeprefix("back.")
+
+
 def constants_of(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters whose values come from a config: fp32, small, kept inside the ONNX file."""
-    values: dict[str, tuple[float, ...]] = getattr(module, "constants", {})
-    return {name: torch.tensor(v, dtype=torch.float32).reshape(-1, 1, 1) for name, v in values.items()}
+    """Parameters whose values do not lie in the weight files: small, kept inside the ONNX file. Name -> value."""
+    found = {}
+    for path, owner in module.named_modules():
+        values: dict[str, tuple[float, ...]] = getattr(owner, "constants", {})
+        for name, value in values.items():
+            like = getattr(owner, name)
+            full = checkpoint_key(f"{path}.{name}" if path else name)
+            found[full] = torch.tensor(value, dtype=like.dtype).reshape(like.shape)
+    return found
 
 
 def plan_weights(module: nn.Module) -> list[WeightSpec]:
@@ -78,7 +89,7 @@ def plan_weights(module: nn.Module) -> list[WeightSpec]:
         layout, kept = getattr(owner, "layout", "as_is"), getattr(owner, "keep_fp32", False)
         for name, value in owner.named_parameters(recurse=False):
             is_bias = name == "bias" and layout != "mean_half"
-            full = f"{path}.{name}" if path else name
+            full = checkpoint_key(f"{path}.{name}" if path else name)
             if full in constants:
                 continue
             specs.append(WeightSpec(full, tuple(value.shape), value.dtype, "as_is" if is_bias else layout, kept))
@@ -134,12 +145,12 @@ def as_bytes(value: Tensor) -> memoryview:
 
 def load_module(module: nn.Module, store: TensorStore) -> nn.Module:
     """Fills a module that was made on the meta device with the checkpoint's weights; returns it in eval mode."""
-    owners = dict(module.named_modules())
-    for spec in plan_weights(module):
-        path, _, name = spec.name.rpartition(".")
-        setattr(owners[path], name, nn.Parameter(load_weight(store, spec), requires_grad=False))
-    for name, value in constants_of(module).items():
-        setattr(module, name, nn.Parameter(value, requires_grad=False))
+    specs, constants = {spec.name: spec for spec in plan_weights(module)}, constants_of(module)
+    for path, owner in list(module.named_modules()):
+        for name, _ in list(owner.named_parameters(recurse=False)):
+            key = checkpoint_key(f"{path}.{name}" if path else name)
+            value = constants[key] if key in constants else load_weight(store, specs[key])
+            setattr(owner, name, nn.Parameter(value, requires_grad=False))
     return module.eval()
 
 
@@ -157,10 +168,10 @@ def write_weights(
     digest, position = hashlib.sha256(), 0
     with atomic_open(target) as stream:
         for slot in sorted(slots, key=lambda s: s.offset):
-            padding = bytes(slot.offset - position)
+            padding = memoryview(bytes(slot.offset - position))
             data = as_bytes(load_weight(store, slot.spec))
             for part in (padding, data):
-                stream.write(part)
+                write_chunks(stream, part)
                 digest.update(part)
             position = slot.offset + slot.spec.bytes
             if progress is not None:

@@ -79,28 +79,35 @@ class RMSNorm(nn.Module):
 class MLP(nn.Module):
     """Feed-forward layer: squared ReLU without a gate (Edge), or SwiGLU (Nano, Super)."""
 
-    # A power of two set by export for fp16: see motedge.export.relu2
-    relu2_scale: float = 1.0
-
-    def __init__(self, config: ModelConfig, dtype: torch.dtype) -> None:
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
-        width, inner = config.hidden_size, config.intermediate_size
-        if config.gated:
+        width, inner, dtype = config.hidden_size, config.intermediate_size, precision.dtype
+        self.gated = config.gated
+        # fp16 can't hold the square of what bf16 can: it is scaled down before, and up again after down_proj
+        self.scaled = not config.gated and dtype is torch.float16
+        if self.gated:
             self.gate_proj = Linear(width, inner, dtype)
         self.up_proj = Linear(width, inner, dtype)
         self.down_proj = Linear(inner, width, dtype)
-        self.gated = config.gated
+        if self.scaled:
+            self.relu2_scale = nn.Parameter(torch.empty(1, dtype=dtype), requires_grad=False)
+            self.relu2_inverse = nn.Parameter(torch.empty(1, dtype=dtype), requires_grad=False)
+            self.set_relu2_scale(1.0)
+
+    def set_relu2_scale(self, scale: float) -> None:
+        """Sets the power of two that motedge.export.relu2 found; powers of two lose nothing."""
+        self.constants = {"relu2_scale": (scale,), "relu2_inverse": (1.0 / scale,)}
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, H] -> [N, H]."""
         if self.gated:
             return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
         inner = torch.relu(self.up_proj(x))
-        if self.relu2_scale == 1.0:
+        if not self.scaled:
             return self.down_proj(inner * inner)
-        # Scaling by powers of two is exact, so that fp16 stays in range and loses nothing
         inner = inner * self.relu2_scale
-        return self.down_proj(inner * inner) * (1.0 / self.relu2_scale**2)
+        # Twice by the inverse: its square may lie beyond fp16 where the result does not
+        return self.down_proj(inner * inner) * self.relu2_inverse * self.relu2_inverse
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

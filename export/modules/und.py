@@ -30,7 +30,7 @@ class UndAttention(nn.Module):
             self.k_norm_und_for_gen = RMSNorm(head, config, precision)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor | None, Tensor]:
-        """x [S, H] -> (attention output [S, H] or None for the last layer, K for gen and V stacked [2, K, S, D])."""
+        """x [S, H] -> (attention output [S, H], None in the last layer; K for gen and V stacked [1, 2, K, S, D])."""
         heads, kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
         k, v = split_heads(self.to_k(x), kv_heads), split_heads(self.to_v(x), kv_heads)
         if self.config.qk_norm_for_text:
@@ -38,7 +38,7 @@ class UndAttention(nn.Module):
         # On Edge the generator sees a normalised key, the reasoner itself the raw one
         k_for_gen = self.k_norm_und_for_gen(k) if self.config.und_k_norm_for_gen else k
         k_for_gen = rotate(k_for_gen, cos, sin, self.precision)
-        kv = torch.cat((k_for_gen, v), dim=0)
+        kv = torch.stack((k_for_gen, v), dim=1)
         if self.last:
             return None, kv
         q = split_heads(self.to_q(x), heads)
@@ -58,15 +58,27 @@ class UndLayer(nn.Module):
         self.self_attn = UndAttention(config, precision, last=last)
         if not last:
             self.post_attention_layernorm = RMSNorm(config.hidden_size, config, precision)
-            self.mlp = MLP(config, precision.dtype)
+            self.mlp = MLP(config, precision)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        """x [S, H] -> (x [S, H], kv [2, K, S, D])."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+        """x [S, H] -> kv [1, 2, K, S, D], and x [S, H] except in the last layer."""
         out, kv = self.self_attn(self.input_layernorm(x), cos, sin)
         if out is None:
-            return x, kv
+            return (kv,)
         x = x + out
-        return x + self.mlp(self.post_attention_layernorm(x)), kv
+        return kv, x + self.mlp(self.post_attention_layernorm(x))
+
+
+class UndFront(nn.Module):
+    """Host inputs to the module's type."""
+
+    def __init__(self, precision: Precision) -> None:
+        super().__init__()
+        self.dtype = precision.dtype
+
+    def forward(self, embeddings: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """fp32 [S, H], [S, R], [S, R] -> the same in the module's type."""
+        return embeddings.to(self.dtype), cos.to(self.dtype), sin.to(self.dtype)
 
 
 class UndPrefill(nn.Module):
@@ -74,16 +86,16 @@ class UndPrefill(nn.Module):
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
-        self.precision = precision
         count = config.num_hidden_layers
+        self.front = UndFront(precision)
         self.layers = nn.ModuleList(UndLayer(config, precision, last=i == count - 1) for i in range(count))
 
     def forward(self, embeddings: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """embeddings fp32 [S, H]; cos, sin fp32 [S, R] -> und_kv [L, 2, K, S, D] in the module's dtype."""
-        dtype = self.precision.dtype
-        x, cos, sin = embeddings.to(dtype), cos.to(dtype), sin.to(dtype)
+        x, cos, sin = self.front(embeddings, cos, sin)
         pairs = []
         for layer in self.layers:
-            x, kv = layer(x, cos, sin)
+            kv, *rest = layer(x, cos, sin)
             pairs.append(kv)
-        return torch.stack(pairs)
+            x = rest[0] if rest else x
+        return torch.cat(pairs, dim=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 from motedge.bundle import Bundle
@@ -12,7 +12,7 @@ from motedge.errors import BundleError, UsageError, closest
 from motedge.files import PathLike
 from motedge.runtime.backends import open_engine
 from motedge.runtime.denoise import DenoiseLoop
-from motedge.runtime.engine import EngineOptions
+from motedge.runtime.engine import Engine, EngineOptions
 from motedge.runtime.noise import NoiseAhead
 from motedge.runtime.policy.embodiments import find_embodiment
 from motedge.runtime.policy.policy import Policy
@@ -72,26 +72,29 @@ def load_policy(
     tokenizer = PromptTokenizer.open(bundle)
     tables = Tables.open(bundle)
     options = EngineOptions(threads=threads, check_content=content)
+    parts = {
+        "tokenizer": tokenizer,
+        "shape": shape,
+        "embodiment": robot,
+        "settings": sampler,
+        "prompt_format": str(defaults.get("prompt_format", "json")),
+        "seeds": seeds,
+    }
+    return _assemble(
+        bundle,
+        tables,
+        parts,
+        lambda graph: open_engine(bundle, graph, backend=engine, variant=variant, options=options),
+    )
+
+
+def _assemble(bundle: Bundle, tables: Tables, parts: Mapping[str, Any], open_graph: Callable[[str], Engine]) -> Policy:
+    """Opens the engines and puts the policy together; closes what is open already if something fails."""
     with contextlib.ExitStack() as opened:
-        und, gen, vae = (
-            opened.enter_context(
-                contextlib.closing(open_engine(bundle, graph, backend=engine, variant=variant, options=options))
-            )
-            for graph in GRAPHS
-        )
-        noise = NoiseAhead(next_seed=lambda _: seeds.peek())
-        policy = Policy(
-            vae=vae,
-            loop=DenoiseLoop(und, gen, tables, _model_config(bundle), noise=noise),
-            tokenizer=tokenizer,
-            gen_contract=gen.contract,
-            shape=shape,
-            embodiment=robot,
-            settings=sampler,
-            prompt_format=str(defaults.get("prompt_format", "json")),
-            seeds=seeds,
-            engines=(und, gen),
-        )
+        und, gen, vae = (opened.enter_context(contextlib.closing(open_graph(graph))) for graph in GRAPHS)
+        noise = NoiseAhead(next_seed=lambda _: int(parts["seeds"].peek()))
+        loop = DenoiseLoop(und, gen, tables, _model_config(bundle), noise=noise)
+        policy = Policy(vae=vae, loop=loop, gen_contract=gen.contract, engines=(und, gen), **parts)
         # From here on the policy closes them
         opened.pop_all()
     return policy

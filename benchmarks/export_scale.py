@@ -1,0 +1,146 @@
+"""Full-size export on this machine: time and peak memory of every graph and variant, against one naive call.
+
+Each measurement is a process of its own, so that its peak memory is its own. The naive way is what the exporter's
+manual shows: load the module's weights, call torch.onnx.export once, save with external data.
+
+    python benchmarks/export_scale.py --checkpoint edge-full --out /somewhere/with/20-GB --results benchmarks/results
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from conditions import collect_conditions
+
+SETS = {
+    "fused-bf16 (the set for TensorRT >= 10.16)": "fused-bf16",
+    "fused-fp16": "fused-fp16",
+    "primitive-fp32": "primitive-fp32",
+    "primitive-fp16": "primitive-fp16",
+    "all four variants": "all",
+}
+GRAPHS = ("und_prefill", "gen_step", "vae_encoder")
+NAIVE_VARIANT = "fused-bf16"
+
+
+def main() -> int:
+    """Runs every measurement, prints a table and writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, help="a checkpoint; made at full size (9 GB) if it is not there")
+    parser.add_argument("--family", default="edge")
+    parser.add_argument("--out", type=Path, required=True, help="a folder for bundles; emptied after each measurement")
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--only", nargs="*", choices=["ours", "naive"], default=["ours", "naive"])
+    parser.add_argument("--measure", nargs=2, metavar=("KIND", "WHAT"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        return _measure(args.checkpoint, args.out, *args.measure)
+    if not args.checkpoint.exists():
+        command = ["checkpoint", "make", str(args.checkpoint), "--family", args.family, "--size", "full"]
+        subprocess.run([sys.executable, "-m", "motedge", *command, "--variant", "policy-droid"], check=True)
+    conditions = collect_conditions()  # before the work, so that the load average is not our own
+    rows = []
+    if "ours" in args.only:
+        rows += [_child(args, "ours", name) for name in SETS]
+    if "naive" in args.only:
+        rows += [_child(args, "naive", graph) for graph in GRAPHS]
+    name = f"export_scale_{args.family}.json"
+    result = {
+        "schema": "motedge.benchmark/v1",
+        "benchmark": "export_scale",
+        "conditions": conditions,
+        "note": "random weights; peak memory is ru_maxrss, which counts mapped pages of the checkpoint as well",
+        "rows": rows,
+    }
+    args.results.mkdir(parents=True, exist_ok=True)
+    (args.results / name).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    for row in rows:
+        print(
+            f"{row['kind']:<6} {row['what']:<46} {row['seconds']:7.1f} s {row['peak_rss_gb']:6.2f} GB peak",
+            row["steps"],
+        )
+    return 0
+
+
+def _child(args: argparse.Namespace, kind: str, what: str) -> dict[str, Any]:
+    shutil.rmtree(args.out, ignore_errors=True)
+    os.sync()  # the previous measurement's pages must not be written back during this one
+    command = [sys.executable, __file__, "--checkpoint", str(args.checkpoint), "--out", str(args.out)]
+    done = subprocess.run([*command, "--measure", kind, what], check=True, capture_output=True, text=True)
+    shutil.rmtree(args.out, ignore_errors=True)
+    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{kind} {what}: {row['seconds']:.1f} s", file=sys.stderr)
+    return row
+
+
+def _measure(checkpoint: Path, out: Path, kind: str, what: str) -> int:
+    start = time.perf_counter()
+    steps = _export(checkpoint, out, SETS[what]) if kind == "ours" else _export_naively(checkpoint, out, what)
+    seconds = time.perf_counter() - start
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    row = {
+        "kind": kind,
+        "what": what,
+        "seconds": seconds,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_rss_gb": usage.ru_maxrss * 1024 / 1e9,
+        "written_gb": size / 1e9,
+        "steps": {name: round(value, 2) for name, value in steps.items()},
+    }
+    print(json.dumps(row))
+    return 0
+
+
+def _export(checkpoint: Path, out: Path, variants: str) -> dict[str, float]:
+    from motedge.checkpoint.reader import Checkpoint
+    from motedge.export.job import ExportOptions, export_bundle
+    from motedge.export.shapes import SHAPE_SETS
+    from motedge.export.variants import parse_variants
+
+    options = ExportOptions(SHAPE_SETS["droid"], parse_variants(variants), samples="none")
+    return export_bundle(Checkpoint.open(checkpoint), out, options).seconds
+
+
+def _export_naively(checkpoint: Path, out: Path, graph: str) -> dict[str, float]:
+    import torch
+
+    from motedge.checkpoint.reader import Checkpoint
+    from motedge.export.graphs import GRAPHS as SPECS
+    from motedge.export.shapes import SHAPE_SETS
+    from motedge.export.trace import example_inputs
+    from motedge.export.variants import VARIANTS
+
+    opened, shapes, variant = Checkpoint.open(checkpoint), SHAPE_SETS["droid"], VARIANTS[NAIVE_VARIANT]
+    spec = SPECS[graph]
+    start = time.perf_counter()
+    module = spec.module(opened, shapes, variant)
+    loaded = time.perf_counter()
+    contract = spec.contract(opened.config, shapes)
+    arguments, dynamic = example_inputs(contract, torch.bfloat16)
+    exported = torch.export.export(
+        module,
+        (),
+        kwargs=arguments,
+        dynamic_shapes=dynamic,
+        strict=False,
+        prefer_deferred_runtime_asserts_over_guards=True,
+    )
+    program = torch.onnx.export(exported, dynamo=True, opset_version=variant.opset)
+    traced = time.perf_counter()
+    out.mkdir(parents=True, exist_ok=True)
+    program.save(out / f"{graph}.onnx", external_data=True)
+    return {"load": loaded - start, "export": traced - loaded, "save": time.perf_counter() - traced}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""What `policy_tick.py` measures on: a checkpoint of random weights, its bundle, one observation, and both sides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers_policy import DiffusersPolicy
+
+from motedge.checkpoint.make import make_checkpoint
+from motedge.checkpoint.reader import Checkpoint
+from motedge.errors import CheckpointError
+from motedge.export.job import ExportOptions, export_bundle
+from motedge.export.shapes import ShapeSet, load_shape_set
+from motedge.export.variants import REFERENCE
+from motedge.runtime.policy import Observation, Policy, load_policy
+from motedge.runtime.policy.resize import Image
+from motedge.runtime.policy.views import COMPOSED_SIZE, view_regions
+from motedge.runtime.request import SamplerSettings
+
+VARIANT = "policy-droid"
+INSTRUCTION = "Put the red cup on the plate."
+# A pose of the Franka arm in the middle of its workspace, rad; gripper as fraction closed
+JOINTS_RAD = (0.0, -0.63, 0.0, -2.51, 0.0, 1.88, 0.0)
+GRIPPER = 0.1
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One request, and the two sides that answer it."""
+
+    checkpoint: Path
+    bundle: Path
+    shapes: ShapeSet
+    policy: Policy
+    peer: DiffusersPolicy
+    observation: Observation
+    threads: int
+    seed: int
+
+    @property
+    def always(self) -> SamplerSettings:
+        """The policy's settings with guidance at every step, which is what diffusers does."""
+        return replace(self.policy.settings, guidance_interval=None)
+
+    def load_policy(self) -> Policy:
+        """The bundle's policy once more, nothing kept from earlier ticks."""
+        return _load(self.bundle, self.threads, self.seed)
+
+
+def make_scene(work: Path, *, family: str, size: str, shape_set: str, threads: int, seed: int) -> Scene:
+    """Makes checkpoint and bundle in `work`, or takes those that are there, and opens both sides.
+
+    Raises:
+        CheckpointError: `work` holds the checkpoint of another family, size or seed.
+        BundleError: its bundle was exported for another shape set.
+    """
+    torch.set_num_threads(threads)
+    shapes = load_shape_set(shape_set)
+    checkpoint, bundle = work / "checkpoint", work / "bundle"
+    if not checkpoint.exists():
+        make_checkpoint(checkpoint, family, VARIANT, size, seed)
+    opened = Checkpoint.open(checkpoint)
+    _require_same(opened, family, size, seed)
+    export_bundle(opened, bundle, ExportOptions(shapes, [REFERENCE], samples="none"))
+    policy = _load(bundle, threads, seed)
+    return Scene(
+        checkpoint=checkpoint,
+        bundle=bundle,
+        shapes=shapes,
+        policy=policy,
+        peer=DiffusersPolicy(checkpoint, policy, seed),
+        observation=Observation(JOINTS_RAD, GRIPPER, INSTRUCTION, image=draw_image(seed), source="drawn"),
+        threads=threads,
+        seed=seed,
+    )
+
+
+def describe_request(scene: Scene) -> dict[str, Any]:
+    """What was asked, and of which model."""
+    shape, settings, start = scene.policy.shape, scene.policy.settings, scene.peer.start(scene.observation)
+    provenance = Checkpoint.open(scene.checkpoint).provenance
+    return {
+        "model": {
+            "family": provenance.family if provenance else None,
+            "variant": VARIANT,
+            "size": provenance.size if provenance else None,
+            "weights": "random",
+            "seed": scene.seed,
+        },
+        "graphs": REFERENCE.id,
+        "shape_set": scene.shapes.name,
+        "image": list(scene.policy.see(scene.observation)[0].shape),
+        "canvas": list(shape.canvas),
+        "clip_frames": shape.frames,
+        "latent": list(shape.latent),
+        "generator_tokens": start.conditional["sequence_length"] - start.conditional["und_len"],
+        "prompt_tokens": {"conditional": start.conditional["und_len"], "unconditional": start.unconditional["und_len"]},
+        "steps": settings.steps,
+        "shift": settings.shift,
+        "guidance": settings.guidance,
+        "guidance_interval": settings.guidance_interval,
+    }
+
+
+def draw_image(seed: int) -> Image:
+    """Three views of a table with boxes, composed as the DROID client does: uint8 [540, 640, 3]."""
+    random = np.random.RandomState(seed)
+    image = np.zeros((*COMPOSED_SIZE, 3), np.uint8)
+    for rows, columns in view_regions().values():
+        view = image[rows, columns]
+        height, width = view.shape[:2]
+        view[:] = np.linspace(90, 170, height)[:, None, None].astype(np.uint8)
+        for _ in range(6):
+            top, left = random.randint(height // 3, height - 20), random.randint(0, width - 40)
+            view[top : top + random.randint(15, height // 3), left : left + random.randint(20, width // 4)] = (
+                random.randint(0, 256, 3)
+            )
+    return image
+
+
+def _load(bundle: Path, threads: int, seed: int) -> Policy:
+    # This process or a former one wrote the files, so their sizes are check enough
+    return load_policy(bundle, variant=REFERENCE.id, threads=threads, seed=seed, deterministic_seed=True, check="size")
+
+
+def _require_same(checkpoint: Checkpoint, family: str, size: str, seed: int) -> None:
+    made = checkpoint.provenance
+    got = (made.family, made.variant, made.size, made.seed) if made else None
+    if got != (family, VARIANT, size, seed):
+        raise CheckpointError(
+            f"{checkpoint.root} is another checkpoint than was asked for",
+            expected=(family, VARIANT, size, seed),
+            got=got,
+            fix="give another --work folder, or remove this one",
+        )
