@@ -29,6 +29,8 @@ from motedge.export.variants import VariantSpec
 from motedge.export.weights import write_weights
 from motedge.files import PathLike, copy_file, require_free, sha256_file, write_json
 
+# Hashing, casting and writing release the interpreter, so that two files at a time keep two cores busy
+WRITERS = 2
 _log = logging.getLogger(__name__)
 
 
@@ -105,7 +107,7 @@ def _require_same_origin(journal: Journal, plan: ExportPlan) -> None:
 
 def _export_graphs(plan: ExportPlan, journal: Journal, report: ExportReport) -> dict[str, GraphEntry]:
     entries = {}
-    with ByteProgress(sum(plan.weight_bytes.values()), "weights") as progress, ThreadPoolExecutor(1) as writer:
+    with ByteProgress(sum(plan.weight_bytes.values()), "weights") as progress, ThreadPoolExecutor(WRITERS) as writer:
         try:
             pending = [_submit_weights(writer, graph, plan, journal, progress) for graph in plan.graphs]
             for graph in plan.graphs:

@@ -17,6 +17,7 @@ from typing import Any
 
 from motedge.bundle import Bundle, FileEntry, Manifest
 from motedge.bundle.folder import MANIFEST
+from motedge.errors import BundleError
 from motedge.files import PARTIAL_SUFFIX, sha256_file, write_json
 
 JOURNAL = ".export.json"
@@ -34,7 +35,11 @@ class Journal:
     """The finished files of one bundle folder, from its manifest or from an interrupted export. Thread-safe."""
 
     def __init__(self, root: Path, origin: str) -> None:
-        """`origin` goes into every file's source hash: another checkpoint makes all files anew."""
+        """`origin` goes into every file's source hash: another checkpoint makes all files anew.
+
+        Raises:
+            BundleError: `root` is a file, or its manifest is damaged or of a newer schema.
+        """
         self.root, self.origin = root, origin
         self.previous: Manifest | None = None
         self.files: dict[str, FileEntry] = {}
@@ -43,6 +48,8 @@ class Journal:
         # Names that this run asked for, written or up to date
         self._asked: set[str] = set()
         self._lock = threading.Lock()
+        if root.exists() and not root.is_dir():
+            raise BundleError(f"{root} is a file, not a folder", fix="give another --out folder")
         if (root / MANIFEST).exists():
             self.previous = Bundle.open(root).manifest
             self.files = dict(self.previous.files)

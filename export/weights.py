@@ -114,20 +114,29 @@ def place_weights(graph: str, dtype: torch.dtype, specs: Iterable[WeightSpec]) -
     return slots
 
 
-def load_weight(store: TensorStore, spec: WeightSpec) -> Tensor:
+def load_weight(store: TensorStore, spec: WeightSpec, scratch: Tensor | None = None) -> Tensor:
     """One weight, cast and laid out, contiguous.
+
+    Args:
+        store: the component's tensors.
+        spec: which weight.
+        scratch: uint8 memory of at least `spec.bytes` to put it into; a new allocation a weight costs page faults.
 
     Raises:
         CheckpointError: the tensor is missing or holds NaN or infinity.
         ExportError: its layout does not give the graph's shape, or a value does not fit the type.
     """
     source = store.finite_tensor(spec.name)
-    value = LAYOUTS[spec.layout](source)
-    if value.numel() != torch.Size(spec.shape).numel():
+    laid = LAYOUTS[spec.layout](source)
+    if laid.numel() != torch.Size(spec.shape).numel():
         raise ExportError(
             f"{spec.name} does not fit the graph", expected=spec.shape, got=f"{tuple(source.shape)} as {spec.layout}"
         )
-    value = value.to(spec.dtype).reshape(spec.shape).contiguous()
+    if scratch is None:
+        value = torch.empty(laid.shape, dtype=spec.dtype)
+    else:
+        value = scratch[: spec.bytes].view(spec.dtype).reshape(laid.shape)
+    value = value.copy_(laid).reshape(spec.shape)
     if spec.dtype is torch.float16 and source.dtype is not torch.float16 and not torch.isfinite(value).all():
         raise ExportError(
             f"{spec.name} does not fit fp16",
@@ -166,10 +175,12 @@ def write_weights(
         progress: called with the bytes written by each step.
     """
     digest, position = hashlib.sha256(), 0
+    ordered = sorted(slots, key=lambda s: s.offset)
+    scratch = torch.empty(max(slot.spec.bytes for slot in ordered), dtype=torch.uint8)
     with atomic_open(target) as stream:
-        for slot in sorted(slots, key=lambda s: s.offset):
+        for slot in ordered:
             padding = memoryview(bytes(slot.offset - position))
-            data = as_bytes(load_weight(store, slot.spec))
+            data = as_bytes(load_weight(store, slot.spec, scratch))
             for part in (padding, data):
                 write_chunks(stream, part)
                 digest.update(part)

@@ -222,9 +222,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_real_small_disk(
-    small_disk: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.slow
+def test_a_real_small_disk(small_disk: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(HostError, match="too little disk space for the export"):
         export(checkpoints["edge"], small_disk / "bundle")
     assert not (small_disk / "bundle").exists()
@@ -242,7 +241,7 @@ def test_too_little_space_is_said_before_any_work(
     monkeypatch.setattr("motedge.files.shutil.disk_usage", lambda path: usage)
     with pytest.raises(HostError, match="too little disk space for the export") as caught:
         export(checkpoints["edge"], tmp_path / "out")
-    assert "1.0 MB free" in caught.value.got and caught.value.exit_code == 3
+    assert "1.00 MB free" in caught.value.got and caught.value.exit_code == 3
     assert not (tmp_path / "out").exists()
 
 
@@ -255,7 +254,7 @@ def test_a_folder_that_may_not_be_written(checkpoints: dict[str, Path], tmp_path
 
 def test_a_file_in_the_place_of_the_folder(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
-    with pytest.raises((HostError, BundleError)):
+    with pytest.raises(BundleError, match="is a file"):
         export(checkpoints["edge"], tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
 
