@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from motedge.doctor.host import examine_host
+from motedge.doctor.host import examine_host, read_text
 from motedge.errors import UsageError
 
 SCHEMA = "motedge.benchmark/v1"
@@ -54,6 +54,19 @@ def collect_conditions(threads: int | None = None) -> dict[str, Any]:
 def load_average() -> list[float] | None:
     """Runnable processes over the last 1, 5 and 15 minutes; None where the system does not count them."""
     return [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None
+
+
+def machine_cpu_s() -> float | None:
+    """CPU time of all processes since the machine started, stolen time included, in s; None where it is not told.
+
+    Linux counts it in ticks of 10 ms.
+    """
+    first = (read_text(Path("/proc/stat")) or "").partition("\n")[0].split()
+    if len(first) < 9 or first[0] != "cpu":
+        return None
+    # proc(5): user, nice, system, idle, iowait, irq, softirq, steal
+    user, nice, system, _, _, irq, softirq, steal = (int(field) for field in first[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def usable_threads(asked: int | None) -> int:

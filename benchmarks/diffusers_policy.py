@@ -252,9 +252,8 @@ def _load_pipeline(checkpoint: Path) -> Any:
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        pipe = Cosmos3OmniPipeline.from_pretrained(
-            str(checkpoint), torch_dtype=torch.float32, enable_safety_checker=False
-        )
+        pipeline: Any = Cosmos3OmniPipeline
+        pipe = pipeline.from_pretrained(str(checkpoint), torch_dtype=torch.float32, enable_safety_checker=False)
     pipe.transformer.eval()
     pipe.vae.eval()
     return pipe

@@ -11,15 +11,11 @@ from collections.abc import Callable
 import numpy as np
 from diffusers_policy import PeerStart
 from interleave import Way
-from policy_scene import Scene
+from policy_scene import Scene, open_graph, torch_engine
 
 from motedge.bundle import Bundle
 from motedge.checkpoint.reader import Checkpoint
-from motedge.export.graphs import GRAPHS
-from motedge.export.torch_engine import TorchEngine
-from motedge.export.variants import REFERENCE, VariantSpec
-from motedge.runtime.backends import open_engine
-from motedge.runtime.engine import Array, Context, Engine, EngineOptions, IntArray
+from motedge.runtime.engine import Array, Context, Engine, IntArray
 from motedge.runtime.rope import GenLayout, RotaryTable
 from motedge.runtime.tables import Tables
 
@@ -37,20 +33,14 @@ def forward_ways(scene: Scene) -> dict[str, Way]:
         return v.reshape(start.vision.shape[1:])[:, 1:].numpy(), a[1:, :raw_dim].numpy()
 
     inputs = _inputs(scene, bundle, start)
-    engines: dict[str, Engine] = {
-        "our gen_step in torch, fused attention": _torch_engine(scene, "fused"),
-        "our gen_step in torch, primitive attention": _torch_engine(scene, "primitive"),
-        "our gen_step in onnxruntime": _engine(scene, bundle, "gen_step"),
+    checkpoint = Checkpoint.open(scene.checkpoint)
+    engines = {
+        "our gen_step in torch, fused attention": torch_engine(checkpoint, scene.shapes, "gen_step", "fused"),
+        "our gen_step in torch, primitive attention": torch_engine(checkpoint, scene.shapes, "gen_step", "primitive"),
+        "our gen_step in onnxruntime": open_graph(bundle, "gen_step", scene.threads),
     }
     ways = {"diffusers transformer": Way(diffusers_forward)}
     return {**ways, **{name: Way(_ours(engine, inputs, raw_dim)) for name, engine in engines.items()}}
-
-
-def _torch_engine(scene: Scene, dialect: str) -> TorchEngine:
-    checkpoint = Checkpoint.open(scene.checkpoint)
-    spec = GRAPHS["gen_step"]
-    module = spec.module(checkpoint, scene.shapes, VariantSpec(dialect, "fp32"))
-    return TorchEngine(module, spec.contract(checkpoint.config, scene.shapes))
 
 
 def _ours(engine: Engine, inputs: dict[str, Array], raw_dim: int) -> Callable[[], tuple[Array, Array]]:
@@ -65,11 +55,6 @@ def _ours(engine: Engine, inputs: dict[str, Array], raw_dim: int) -> Callable[[]
         return context.output("vision_velocity")[:, 1:], context.output("action_velocity")[1:, :raw_dim]
 
     return forward
-
-
-def _engine(scene: Scene, bundle: Bundle, graph: str) -> Engine:
-    options = EngineOptions(threads=scene.threads, check_content=False)
-    return open_engine(bundle, graph, variant=REFERENCE.id, options=options)
 
 
 def _inputs(scene: Scene, bundle: Bundle, start: PeerStart) -> dict[str, Array]:
@@ -91,7 +76,7 @@ def _inputs(scene: Scene, bundle: Bundle, start: PeerStart) -> dict[str, Array]:
         "t": np.array([_T], np.float32),
         "cos": cos,
         "sin": sin,
-        "und_kv": _prefill(_engine(scene, bundle, "und_prefill"), tables, rotary, tokens),
+        "und_kv": _prefill(open_graph(bundle, "und_prefill", scene.threads), tables, rotary, tokens),
         "action_in_weight": weights.in_weight,
         "action_in_bias": weights.in_bias,
         "action_out_weight": weights.out_weight,

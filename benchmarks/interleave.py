@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from conditions import machine_cpu_s
+
 
 def nothing() -> None:
     """Nothing to prepare."""
@@ -31,6 +33,8 @@ class Measured:
     wall_ms: list[float] = field(default_factory=list)
     # Of all threads of the process. On a shared machine steadier than wall time, though a waiting pool spins too
     cpu_ms: list[float] = field(default_factory=list)
+    # Of all other processes at the same time; empty where the system does not tell
+    others_cpu_ms: list[float] = field(default_factory=list)
     # Of the last round
     result: Any = None
     # Stage -> its time in each round, where the way keeps such accounts
@@ -42,7 +46,7 @@ class Measured:
         return statistics.median(self.wall_ms)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form: median and spread of the wall time, median CPU time, median of each part; ms."""
+        """JSON form: median and spread of the wall time, median CPU times, median of each part; ms."""
         row: dict[str, Any] = {
             "median_ms": round(self.median_ms, 3),
             "min_ms": round(min(self.wall_ms), 3),
@@ -50,6 +54,8 @@ class Measured:
             "n": len(self.wall_ms),
             "cpu_ms": round(statistics.median(self.cpu_ms), 3),
         }
+        if self.others_cpu_ms:
+            row["others_cpu_ms"] = round(statistics.median(self.others_cpu_ms), 3)
         if self.parts_ms:
             row["parts_ms"] = {name: round(statistics.median(values), 3) for name, values in self.parts_ms.items()}
         return row
@@ -97,9 +103,12 @@ def _once(way: Way, entry: Measured) -> None:
     gc.collect()
     gc.disable()
     try:
-        cpu, wall = time.process_time(), time.perf_counter()
+        machine, cpu, wall = machine_cpu_s(), time.process_time(), time.perf_counter()
         entry.result = way.run()
         entry.wall_ms.append((time.perf_counter() - wall) * 1e3)
         entry.cpu_ms.append((time.process_time() - cpu) * 1e3)
+        after = machine_cpu_s()
+        if machine is not None and after is not None:
+            entry.others_cpu_ms.append(max(0.0, (after - machine) * 1e3 - entry.cpu_ms[-1]))
     finally:
         gc.enable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,29 @@ import numpy as np
 import torch
 from diffusers_policy import DiffusersPolicy
 
+from motedge.bundle import Bundle
 from motedge.checkpoint.make import make_checkpoint
 from motedge.checkpoint.reader import Checkpoint
 from motedge.errors import CheckpointError
+from motedge.export.graphs import GRAPHS
 from motedge.export.job import ExportOptions, export_bundle
 from motedge.export.shapes import ShapeSet, load_shape_set
-from motedge.export.variants import REFERENCE
+from motedge.export.torch_engine import TorchEngine
+from motedge.export.variants import REFERENCE, VariantSpec
+from motedge.runtime.backends import open_engine
+from motedge.runtime.denoise import DenoiseLoop
+from motedge.runtime.engine import Engine, EngineOptions
+from motedge.runtime.noise import NoiseAhead
 from motedge.runtime.policy import Observation, Policy, load_policy
+from motedge.runtime.policy.embodiments import find_embodiment
+from motedge.runtime.policy.loader import sampler_settings
 from motedge.runtime.policy.resize import Image
+from motedge.runtime.policy.seeds import RequestSeeds
+from motedge.runtime.policy.shape import PolicyShape
 from motedge.runtime.policy.views import COMPOSED_SIZE, view_regions
 from motedge.runtime.request import SamplerSettings
+from motedge.runtime.tables import Tables
+from motedge.runtime.text import PromptTokenizer
 
 VARIANT = "policy-droid"
 INSTRUCTION = "Put the red cup on the plate."
@@ -29,30 +43,60 @@ GRIPPER = 0.1
 
 
 @dataclass(frozen=True)
+class Side:
+    """A policy of ours over one kind of engine."""
+
+    policy: Policy
+    # Its loop, whose prompts a measurement forgets on purpose
+    loop: DenoiseLoop
+
+
+@dataclass(frozen=True)
 class Scene:
-    """One request, and the two sides that answer it."""
+    """One request, and who answers it."""
 
     checkpoint: Path
     bundle: Path
     shapes: ShapeSet
-    policy: Policy
+    # Our loop on the bundle's graphs, in onnxruntime
+    graphs: Side
+    # The same loop on our modules in torch eager, with torch's own attention
+    modules: Side
     peer: DiffusersPolicy
     observation: Observation
     threads: int
     seed: int
 
     @property
+    def policy(self) -> Policy:
+        """The policy that the bundle is for."""
+        return self.graphs.policy
+
+    @property
     def always(self) -> SamplerSettings:
         """The policy's settings with guidance at every step, which is what diffusers does."""
         return replace(self.policy.settings, guidance_interval=None)
 
-    def load_policy(self) -> Policy:
-        """The bundle's policy once more, nothing kept from earlier ticks."""
-        return _load(self.bundle, self.threads, self.seed)
+    def load(self) -> Policy:
+        """The bundle's policy as a user loads it, with nothing kept from earlier ticks."""
+        # This process or a former one wrote the files, so their sizes are check enough
+        return load_policy(
+            self.bundle,
+            variant=REFERENCE.id,
+            threads=self.threads,
+            seed=self.seed,
+            deterministic_seed=True,
+            check="size",
+        )
+
+    def close(self) -> None:
+        """Frees the engines."""
+        for side in (self.graphs, self.modules):
+            side.policy.close()
 
 
 def make_scene(work: Path, *, family: str, size: str, shape_set: str, threads: int, seed: int) -> Scene:
-    """Makes checkpoint and bundle in `work`, or takes those that are there, and opens both sides.
+    """Makes checkpoint and bundle in `work`, or takes those that are there, and opens all sides.
 
     Raises:
         CheckpointError: `work` holds the checkpoint of another family, size or seed.
@@ -60,23 +104,60 @@ def make_scene(work: Path, *, family: str, size: str, shape_set: str, threads: i
     """
     torch.set_num_threads(threads)
     shapes = load_shape_set(shape_set)
-    checkpoint, bundle = work / "checkpoint", work / "bundle"
+    checkpoint, folder = work / "checkpoint", work / "bundle"
     if not checkpoint.exists():
         make_checkpoint(checkpoint, family, VARIANT, size, seed)
     opened = Checkpoint.open(checkpoint)
     _require_same(opened, family, size, seed)
-    export_bundle(opened, bundle, ExportOptions(shapes, [REFERENCE], samples="none"))
-    policy = _load(bundle, threads, seed)
+    export_bundle(opened, folder, ExportOptions(shapes, [REFERENCE], samples="none"))
+    bundle = Bundle.open(folder)
+    graphs = _assemble(bundle, {name: open_graph(bundle, name, threads) for name in GRAPHS}, seed)
+    modules = {name: torch_engine(opened, shapes, name, "fused") for name in GRAPHS}
     return Scene(
         checkpoint=checkpoint,
-        bundle=bundle,
+        bundle=folder,
         shapes=shapes,
-        policy=policy,
-        peer=DiffusersPolicy(checkpoint, policy, seed),
+        graphs=graphs,
+        modules=_assemble(bundle, modules, seed),
+        peer=DiffusersPolicy(checkpoint, graphs.policy, seed),
         observation=Observation(JOINTS_RAD, GRIPPER, INSTRUCTION, image=draw_image(seed), source="drawn"),
         threads=threads,
         seed=seed,
     )
+
+
+def open_graph(bundle: Bundle, name: str, threads: int) -> Engine:
+    """A graph in onnxruntime."""
+    options = EngineOptions(threads=threads, check_content=False)
+    return open_engine(bundle, name, variant=REFERENCE.id, options=options)
+
+
+def torch_engine(checkpoint: Checkpoint, shapes: ShapeSet, name: str, dialect: str) -> Engine:
+    """A graph's module in torch eager, fp32; "fused" uses torch's own attention, "primitive" two products."""
+    spec = GRAPHS[name]
+    module = spec.module(checkpoint, shapes, VariantSpec(dialect, "fp32"))
+    return TorchEngine(module, spec.contract(checkpoint.config, shapes))
+
+
+def _assemble(bundle: Bundle, engines: Mapping[str, Engine], seed: int) -> Side:
+    """A policy over given engines, put together as `load_policy` does it."""
+    manifest, seeds = bundle.manifest, RequestSeeds(seed, fixed=True)
+    und, gen, vae = engines["und_prefill"], engines["gen_step"], engines["vae_encoder"]
+    noise = NoiseAhead(next_seed=lambda _: seeds.peek())
+    loop = DenoiseLoop(und, gen, Tables.open(bundle), manifest.model["config"], noise=noise)
+    policy = Policy(
+        vae=vae,
+        loop=loop,
+        tokenizer=PromptTokenizer.open(bundle),
+        gen_contract=gen.contract,
+        shape=PolicyShape.from_manifest(manifest.shape_set, manifest.policy),
+        embodiment=find_embodiment(manifest.policy["embodiment"]),
+        settings=sampler_settings(manifest.policy, {}),
+        prompt_format=manifest.policy["prompt_format"],
+        seeds=seeds,
+        engines=(und, gen),
+    )
+    return Side(policy, loop)
 
 
 def describe_request(scene: Scene) -> dict[str, Any]:
@@ -120,11 +201,6 @@ def draw_image(seed: int) -> Image:
                 random.randint(0, 256, 3)
             )
     return image
-
-
-def _load(bundle: Path, threads: int, seed: int) -> Policy:
-    # This process or a former one wrote the files, so their sizes are check enough
-    return load_policy(bundle, variant=REFERENCE.id, threads=threads, seed=seed, deterministic_seed=True, check="size")
 
 
 def _require_same(checkpoint: Checkpoint, family: str, size: str, seed: int) -> None:

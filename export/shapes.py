@@ -7,11 +7,12 @@ the ranges given here. Sources: the DROID serving protocol and the AV reference 
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from motedge.checkpoint.config import PATCH
 from motedge.errors import UsageError, closest
@@ -23,6 +24,26 @@ else:
 
 VAE_STRIDE = 16  # pixels per latent cell
 FRAMES_PER_LATENT = 4  # pixel frames per latent frame after the first
+
+
+class _Kind(NamedTuple):
+    words: str
+    test: Callable[[Any], bool]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# By the annotation of a field
+_FITS = {
+    "str": _Kind("a name", lambda v: isinstance(v, str) and v != ""),
+    "int": _Kind("a whole number", _is_whole),
+    "float": _Kind("a number above 0", lambda v: (_is_whole(v) or isinstance(v, float)) and 0 < v < math.inf),
+    "tuple[int, int]": _Kind(
+        "two whole numbers, [rows, columns]", lambda v: isinstance(v, tuple) and len(v) == 2 and all(map(_is_whole, v))
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +69,7 @@ class ShapeSet:
     opt_prompt_tokens: int = 160
 
     def __post_init__(self) -> None:
+        self._check_types()
         if any(size <= 0 or size % VAE_STRIDE for size in self.canvas):
             raise UsageError(
                 f"shape set {self.name!r}: the canvas does not fit the VAE",
@@ -69,6 +91,14 @@ class ShapeSet:
         ):
             if not 2 <= value <= limit:
                 raise UsageError(f"shape set {self.name!r}: {name} out of range", expected=f"2 to {limit}", got=value)
+
+    def _check_types(self) -> None:
+        for field in dataclasses.fields(self):
+            value, fits = getattr(self, field.name), _FITS[str(field.type)]
+            if not fits.test(value):
+                raise UsageError(
+                    f"shape set {self.name!r}: {field.name} is of a wrong kind", expected=fits.words, got=repr(value)
+                )
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -109,7 +139,7 @@ def load_shape_set(name: str) -> ShapeSet:
         return SHAPE_SETS[name]
     try:
         raw: Mapping[str, Any] = tomllib.loads(Path(name).read_text(encoding="utf-8"))
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"can't read the shape set {name}", got=str(error)) from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{name} is not TOML", got=str(error)) from error
@@ -121,4 +151,4 @@ def load_shape_set(name: str) -> ShapeSet:
     try:
         return ShapeSet(**{"name": Path(name).stem, **values})
     except TypeError as error:
-        raise UsageError(f"{name}: a field is missing or of a wrong type", got=str(error)) from error
+        raise UsageError(f"{name}: a field is missing", got=str(error)) from error

@@ -167,7 +167,7 @@ def test_a_disk_that_fills_up_while_weights_are_written(
     interrupt(bundle, [WEIGHTS])
 
     def failing_open(path: Path, mode: str, **options: Any) -> Any:
-        stream = open(path, mode, **options)
+        stream = open(path, mode, **options)  # noqa: SIM115 - the caller closes it
         if not str(path).endswith(".data.partial"):
             return stream
         return _FullDisk(stream)

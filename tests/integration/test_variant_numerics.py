@@ -17,10 +17,10 @@ from motedge.runtime.backends import open_engine
 from motedge.runtime.verify import verify_bundle
 
 TOLERANCE = 1e-5
-# fp16 rounds to 11 bits: 2**-11 = 4.9e-4 at most, 2e-4 on average over a binade. Three layers round the residual stream
-# 12 times besides their inner steps, and independent roundings add up as their root: 12**0.5 * 2.8e-4 = 1e-3. Twice
-# that is allowed; measured are 2.6e-4 to 5.2e-4. A wrong cast or scale costs a factor of ten at least.
-FP16_RELATIVE_L2 = 2e-3
+# onnxruntime computes fp16 on a CPU in fp32 wherever it has no kernel, so that weights and a few operators round alone:
+# 12 times along the residual stream of three layers, each 2**-11 at most and 0.4 of that on average, which add up as
+# their root to 6.8e-4. Measured are 2.6e-4 to 5.2e-4. What a device rounds: test_sixteen_bit.py.
+FP16_RELATIVE_L2 = 1e-3
 FP16_COSINE = 1 - FP16_RELATIVE_L2**2
 
 
@@ -31,7 +31,6 @@ def test_fp16_agrees_with_fp32(family: str, variant: str, full_variants: dict[st
     compared = [c for report in reports for c in report.comparisons]
     assert [c.tensor for c in compared] == ["und_kv", "vision_velocity", "action_velocity", "latent"]
     for c in compared:
-        print(f"{family} {variant} {c.tensor}: relative L2 {c.relative_l2:.2e}, 1 - cosine {1 - c.cosine:.1e}")
         assert c.relative_l2 <= FP16_RELATIVE_L2 and c.cosine >= FP16_COSINE
 
 
@@ -57,9 +56,7 @@ def test_prefill_at_every_length_of_the_profile(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(
-    ("frames", "rows", "prompt"), [(2, 2, 2), (4, 16, 512), (2, 16, 33), (4, 2, 7), (3, 9, 160)]
-)
+@pytest.mark.parametrize(("frames", "rows", "prompt"), [(2, 2, 2), (4, 16, 512), (2, 16, 33), (4, 2, 7), (3, 9, 160)])
 def test_step_at_every_size_of_the_profile(
     family: str, frames: int, rows: int, prompt: int, bundles: dict[str, Path], checkpoints: dict[str, Path]
 ) -> None:
