@@ -20,8 +20,8 @@ from motedge.export.variants import parse_variants
 from motedge.runtime.verify import verify_bundle
 
 GRAPH_NAMES = ("und_prefill", "gen_step", "vae_encoder")
-# In units of the dtype's roundoff u. A rounding is 0.4 u off on average (uniform over a binade); the longest path through
-# these graphs rounds some 80 times, independently: 80**0.5 * 0.4 u = 3.6 u. Measured are 1.4 to 2.9 u in either type.
+# In units of the dtype's roundoff u. A rounding is 0.4 u off on average; the longest path through these graphs rounds
+# some 80 times, independently: 80**0.5 * 0.4 u = 3.6 u. Measured are 1.4 to 2.9 u in either type.
 ROUNDOFFS = 5
 
 

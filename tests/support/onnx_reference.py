@@ -1,7 +1,7 @@
 """onnx's own reference evaluator, which rounds after every operator as a 16-bit device does.
 
-onnxruntime has few 16-bit kernels for the CPU: it computes fp16 graphs in fp32 and drops the casts between operators, so
-that neither their rounding nor an overflow shows; and it can't run bf16 at all.
+onnxruntime has few 16-bit kernels for the CPU: it computes fp16 graphs in fp32 and drops the casts between operators,
+so that neither their rounding nor an overflow shows; and it can't run bf16 at all.
 """
 
 from __future__ import annotations
