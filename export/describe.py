@@ -19,7 +19,7 @@ from motedge.bundle import GraphEntry, Manifest
 from motedge.export.journal import Journal
 from motedge.export.plan import ExportPlan
 from motedge.export.policy_defaults import policy_defaults
-from motedge.export.relu2 import Relu2Range
+from motedge.export.relu2 import Relu2Range, unproven_layers
 
 # Packages that decide what the graphs look like
 TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript")
@@ -82,8 +82,19 @@ def manifest(
         tables=dict(tables),
         samples=dict(samples or {}),
         tools={**tool_versions(), "python": platform.python_version()},
-        notes=_notes(plan),
+        notes=(*_notes(plan), *_range_notes(graphs)),
     )
+
+
+def _range_notes(graphs: Mapping[str, GraphEntry]) -> list[str]:
+    notes = []
+    for name, entry in graphs.items():
+        for variant_id, variant in entry.variants.items():
+            layers = unproven_layers([Relu2Range(**r) for r in variant.facts.get("relu2_ranges", [])])
+            if layers:
+                listed = ", ".join(map(str, layers))
+                notes.append(f"{name} {variant_id}: activations of layers {listed} are not proven to fit fp16")
+    return notes
 
 
 def _notes(plan: ExportPlan) -> tuple[str, ...]:

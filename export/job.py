@@ -25,7 +25,7 @@ from motedge.export.plan import ExportPlan, GraphPlan, make_plan
 from motedge.export.progress import ByteProgress
 from motedge.export.shapes import ShapeSet
 from motedge.export.tables import TableSpec, table_dtype, write_table
-from motedge.export.variants import VariantSpec
+from motedge.export.variants import VARIANTS, VariantSpec
 from motedge.export.weights import write_weights
 from motedge.files import PathLike, copy_file, require_free, sha256_file, write_json
 
@@ -70,6 +70,7 @@ def export_bundle(checkpoint: Checkpoint, out: PathLike, options: ExportOptions)
     checkpoint.check()
     tokenizer, special_tokens = checkpoint.tokenizer_files(), checkpoint.special_tokens()
     plan = make_plan(checkpoint, options.shapes, options.variants)
+    _require_own_folder(Path(out))
     journal = Journal(Path(out), checkpoint.fingerprint())
     _require_same_origin(journal, plan)
     written = sum(entry.bytes for name, entry in journal.files.items() if (journal.root / name).is_file())
@@ -87,6 +88,15 @@ def export_bundle(checkpoint: Checkpoint, out: PathLike, options: ExportOptions)
         samples = record.record_samples(plan, journal, manifest, options.samples)
     journal.finish(describe.manifest(plan, journal, graphs, tables, special_tokens, samples))
     return report
+
+
+def _require_own_folder(root: Path) -> None:
+    if (root / "model_index.json").exists() or (root / "transformer").exists():
+        raise BundleError(
+            f"{root} holds a checkpoint",
+            why="a bundle's files would be mixed with it",
+            fix="give another --out folder",
+        )
 
 
 def _require_same_origin(journal: Journal, plan: ExportPlan) -> None:
@@ -109,14 +119,17 @@ def _export_graphs(plan: ExportPlan, journal: Journal, report: ExportReport) -> 
     entries = {}
     with ByteProgress(sum(plan.weight_bytes.values()), "weights") as progress, ThreadPoolExecutor(WRITERS) as writer:
         try:
-            pending = [_submit_weights(writer, graph, plan, journal, progress) for graph in plan.graphs]
+            pending = [f for graph in plan.graphs for f in _submit_weights(writer, graph, plan, journal, progress)]
             for graph in plan.graphs:
                 with _timed(report, f"{graph.spec.name}.graphs"):
                     entries[graph.spec.name] = _export_graph(graph, plan, journal)
-            with _timed(report, "weights (after the graphs)"):
-                for futures in pending:
-                    for future in futures:
+                # A full disk or a damaged weight should not wait for the other graphs
+                for future in pending:
+                    if future.done():
                         future.result()
+            with _timed(report, "weights (after the graphs)"):
+                for future in pending:
+                    future.result()
         except BaseException:
             progress.stop()
             writer.shutdown(cancel_futures=True)
@@ -147,11 +160,15 @@ def _submit_weights(
 def _export_graph(graph: GraphPlan, plan: ExportPlan, journal: Journal) -> GraphEntry:
     name, contract = graph.spec.name, graph.contract.to_dict()
     contract_file = f"contracts/{name}.json"
-    journal.make(contract_file, "contract", contract, lambda path: write_json(path, contract))
-    variants = dict(journal.previous.graphs[name].variants) if journal.previous else {}
+    renewed = journal.make(contract_file, "contract", contract, lambda path: write_json(path, contract))
+    known = journal.previous.graphs.get(name) if journal.previous else None
+    # Variants of an older contract can't be mixed with new ones
+    variants = dict(known.variants) if known and not renewed else {}
     for spec in graph.slots:
         variants[spec.id] = _export_variant(graph, spec, plan, journal)
-    return GraphEntry(contract_file, variants)
+    order = {name: index for index, name in enumerate(VARIANTS)}
+    ordered = sorted(variants.items(), key=lambda item: order.get(item[0], len(order)))
+    return GraphEntry(contract_file, dict(ordered))
 
 
 def _export_variant(graph: GraphPlan, spec: VariantSpec, plan: ExportPlan, journal: Journal) -> Variant:

@@ -8,6 +8,7 @@ input. The weights stay untouched; the graph multiplies before the square and af
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from motedge.checkpoint.reader import TensorStore
 FP16_MAX = 65504.0
 # Column sums of down_proj run over squares: leave room for rounding of the bound itself
 _SAFE_ROOT = math.sqrt(FP16_MAX) * 0.99
+_MAX_EXPONENT = 15  # beyond, the inverse itself leaves fp16
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,13 @@ def relu2_ranges(config: ModelConfig, store: TensorStore, tower: str) -> list[Re
     return ranges
 
 
+def unproven_layers(ranges: Sequence[Relu2Range]) -> list[int]:
+    """Layers whose activations may leave fp16 before the square: there the bound proves nothing."""
+    return [index for index, known in enumerate(ranges) if known.bound > FP16_MAX]
+
+
 def scale_for(bound: float) -> float:
     """The largest power of two, at most 1, with (bound * scale)**2 within fp16."""
     if bound <= _SAFE_ROOT:
         return 1.0
-    return 2.0 ** -math.ceil(math.log2(bound / _SAFE_ROOT))
+    return 2.0 ** -min(math.ceil(math.log2(bound / _SAFE_ROOT)), _MAX_EXPONENT)

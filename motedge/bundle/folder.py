@@ -41,7 +41,8 @@ class Bundle:
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise BundleError(f"{path} is not JSON", got=str(error), fix="export again") from error
+            fix = "copy the bundle again; or delete that file and export again"
+            raise BundleError(f"{path} is not JSON", got=str(error), fix=fix) from error
         if not isinstance(raw, dict):
             raise BundleError(f"{path} is not a manifest", expected="a JSON object", got=type(raw).__name__)
         return cls(folder, Manifest.from_dict(raw))
@@ -140,5 +141,5 @@ class Bundle:
             expected=expected,
             got=got,
             why="it was changed or damaged since; its numbers can't be trusted",
-            fix="copy the bundle again, or export again",
+            fix="copy the bundle again; or delete that file and export again",
         )

@@ -248,3 +248,10 @@ def test_a_changed_file_is_caught_and_comes_back_once_deleted(edge: Path, bundle
     assert export(edge, bundle).written == [GEN_DATA]
     Bundle.open(bundle).check_files()
     assert contents(bundle) == good
+
+
+def test_a_checkpoints_own_folder_is_no_place_for_its_bundle(edge: Path) -> None:
+    before = snapshot(edge)
+    with pytest.raises(BundleError, match="holds a checkpoint"):
+        export(edge, edge)
+    assert snapshot(edge) == before
