@@ -26,7 +26,6 @@ SETS = {
     "fused-fp16": "fused-fp16",
     "primitive-fp32": "primitive-fp32",
     "primitive-fp16": "primitive-fp16",
-    "all four variants": "all",
 }
 GRAPHS = ("und_prefill", "gen_step", "vae_encoder")
 NAIVE_VARIANT = "fused-bf16"
@@ -117,7 +116,7 @@ def _export_naively(checkpoint: Path, out: Path, graph: str) -> dict[str, float]
     from motedge.checkpoint.reader import Checkpoint
     from motedge.export.graphs import GRAPHS as SPECS
     from motedge.export.shapes import SHAPE_SETS
-    from motedge.export.trace import example_inputs
+    from motedge.export.trace import TraceSettings, example_inputs
     from motedge.export.variants import VARIANTS
 
     opened, shapes, variant = Checkpoint.open(checkpoint), SHAPE_SETS["droid"], VARIANTS[NAIVE_VARIANT]
@@ -126,7 +125,8 @@ def _export_naively(checkpoint: Path, out: Path, graph: str) -> dict[str, float]
     module = spec.module(opened, shapes, variant)
     loaded = time.perf_counter()
     contract = spec.contract(opened.config, shapes)
-    arguments, dynamic = example_inputs(contract, torch.bfloat16)
+    settings = TraceSettings(variant.dtype, variant.opset, contract.sizes, contract.profile)
+    arguments, dynamic = example_inputs(contract.inputs, settings)
     exported = torch.export.export(
         module,
         (),
