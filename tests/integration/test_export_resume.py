@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from damage import contents, flip_byte, forget, interrupt, snapshot, transformer_file
+from processes import start
 from tiny import MINI
 
 from motedge.bundle import Bundle
@@ -129,7 +130,7 @@ def test_a_real_process_that_is_stopped_half_way(
     out, shapes = tmp_path / "out", tmp_path / "mini.toml"
     shapes.write_text(_toml(MINI))
     command = [sys.executable, "-m", "motedge", "export", str(edge), "--out", str(out), "--shape-set", str(shapes)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         deadline = time.monotonic() + 240
         while not _finished(out, UND) and process.poll() is None:

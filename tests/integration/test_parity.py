@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import diffusers_oracle as oracle
+import graph_run
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,6 @@ from motedge.bundle import Bundle
 from motedge.runtime.backends import open_engine
 from motedge.runtime.denoise import DenoiseLoop
 from motedge.runtime.request import GenInputs, SamplerSettings
-from motedge.runtime.rope import GenLayout, RotaryTable
 from motedge.runtime.tables import Tables
 
 FRAMES, ROWS, RAW_DIM, DOMAIN, FPS = 3, 9, 8, 8, 15.0
@@ -59,40 +59,11 @@ def test_prefill_and_step_equal_the_whole_model(
 ) -> None:
     request = _request(1, offset, clean_rows)
     vision, action = oracle.velocity(reference, request, t)
-    tables = Tables.open(bundle)
-    rotary = RotaryTable(tables.inv_freq(), bundle.manifest.model["config"])
-    count = len(PROMPT)
-    und = open_engine(bundle, "und_prefill").context({"S": count})
-    cos, sin = rotary.text(count)
-    und_inputs = {"embeddings": tables.embeddings(np.array(PROMPT)), "cos": cos, "sin": sin}
-    for name, value in und_inputs.items():
-        und.set_input(name, value)
-    und.run()
-    cos, sin = rotary.generator(GenLayout(count, FRAMES, *MINI.grid, ROWS, FPS, FPS, offset))
-    weights = tables.embodiment_weights(DOMAIN, RAW_DIM)
-    vision_noisy, action_noisy = _masks(request)
-    step = open_engine(bundle, "gen_step").context({"T": FRAMES, "A": ROWS, "U": count, "N": cos.shape[0]})
-    inputs = {
-        "vision": request.vision.numpy(),
-        "action": request.action.numpy(),
-        "vision_noisy": vision_noisy,
-        "action_noisy": action_noisy,
-        "t": np.array([t], np.float32),
-        "cos": cos,
-        "sin": sin,
-        "und_kv": und.output("und_kv"),
-        "action_in_weight": weights.in_weight,
-        "action_in_bias": weights.in_bias,
-        "action_out_weight": weights.out_weight,
-        "action_out_bias": weights.out_bias,
-    }
-    for name, value in inputs.items():
-        step.set_input(name, value)
-    step.run()
-    np.testing.assert_allclose(step.output("vision_velocity"), vision.numpy(), atol=TOLERANCE, rtol=0)
     action[:, RAW_DIM:] = 0
-    np.testing.assert_allclose(step.output("action_velocity"), action.numpy(), atol=TOLERANCE, rtol=0)
-    assert not step.output("vision_velocity")[:, 0].any()
+    result = graph_run.velocity(bundle, request, t, RAW_DIM)
+    np.testing.assert_allclose(result[0], vision.numpy(), atol=TOLERANCE, rtol=0)
+    np.testing.assert_allclose(result[1], action.numpy(), atol=TOLERANCE, rtol=0)
+    assert not result[0][:, 0].any()
 
 
 def test_vae_encoder_equals_the_video_encoder(family: str, bundle: Bundle, checkpoints: dict[str, Path]) -> None:

@@ -75,8 +75,8 @@ def gen_inputs(bundle: Bundle, request: Request, t: float, und_kv: Array, raw_di
     }
 
 
-def velocity(bundle: Bundle, request: Request, t: float) -> tuple[Array, Array]:
+def velocity(bundle: Bundle, request: Request, t: float, raw_dim: int = 64) -> tuple[Array, Array]:
     """Velocities of vision and action by und_prefill and gen_step on onnxruntime."""
     und_kv = run_graph(open_engine(bundle, "und_prefill"), und_inputs(bundle, request.tokens))["und_kv"]
-    outputs = run_graph(open_engine(bundle, "gen_step"), gen_inputs(bundle, request, t, und_kv))
+    outputs = run_graph(open_engine(bundle, "gen_step"), gen_inputs(bundle, request, t, und_kv, raw_dim))
     return outputs["vision_velocity"], outputs["action_velocity"]

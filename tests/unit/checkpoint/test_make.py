@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+from processes import start
 
 from motedge.checkpoint import make as make_module
 from motedge.checkpoint.config import FAMILIES
@@ -179,7 +180,7 @@ def test_an_interrupt_leaves_nothing(tmp_path):
     """The real signal, in a process of its own, while weights are being written."""
     out = tmp_path / "x"
     code = f"from motedge.checkpoint.make import make_checkpoint; make_checkpoint({str(out)!r}, 'edge', size='full')"
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    process = start([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     partial = tmp_path / "x.partial" / "transformer"
     deadline = time.monotonic() + 60
     while not (partial.exists() and any(path.stat().st_size > 1 << 20 for path in partial.iterdir())):
