@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from motedge.bundle import Bundle, Manifest
 from motedge.export.journal import Journal
-from motedge.export.plan import ExportPlan
+from motedge.export.plan import ExportPlan, make_plan
 from motedge.export.samples import PROMPT_TOKENS, SEED, SampleScene, record_graph, write_sample
 from motedge.export.variants import REFERENCE
 from motedge.runtime.denoise import DenoiseLoop
@@ -33,10 +34,10 @@ _log = logging.getLogger(__name__)
 def record_samples(plan: ExportPlan, journal: Journal, manifest: Manifest, mode: str) -> dict[str, Any]:
     """Records what is missing; returns the manifest's samples, absent ones with their reason."""
     scene = SampleScene(plan.checkpoint, plan.shapes, Tables.open(Bundle(journal.root, manifest)))
+    weights = _reference_bytes(plan)
     samples: dict[str, Any] = {}
-    for graph in plan.graphs:
-        name = graph.spec.name
-        reason = "left out: --samples none" if mode == "none" else _too_large(_fp32_bytes(plan, [name]))
+    for name, size in weights.items():
+        reason = "left out: --samples none" if mode == "none" else _too_large(size)
         if reason is None and name == "gen_step" and "none" in samples["und_prefill"]:
             reason = "it takes K and V from the sample of und_prefill, which is absent"
         file = f"samples/{name}.npz"
@@ -45,7 +46,7 @@ def record_samples(plan: ExportPlan, journal: Journal, manifest: Manifest, mode:
             journal.make(file, "samples", [SEED], write)
         samples[name] = _entry(file, reason, journal)
     file = f"samples/{TICK}.npz"
-    reason = _no_tick(plan, mode)
+    reason = _no_tick(plan, weights, mode)
     if reason is None:
         settings = _tick_settings(manifest)
         journal.make(file, "samples", settings, lambda path: write_sample(path, _record_tick(scene, settings)))
@@ -99,26 +100,21 @@ def _tick_settings(manifest: Manifest) -> dict[str, Any]:
     return {**sampler, "seed": SEED % 2**31, "action_start_offset": 0, "domain_id": domain, "raw_dim": 8}
 
 
-def _no_tick(plan: ExportPlan, mode: str) -> str | None:
+def _no_tick(plan: ExportPlan, weights: Mapping[str, int], mode: str) -> str | None:
     if mode != "auto":
         return f"left out: --samples {mode}"
     tokens = plan.shapes.latent_frames * plan.shapes.tokens_per_frame + plan.shapes.actions
-    parameters = sum(slot.spec.bytes for slot in _reference_slots(plan, "gen_step")) / 4
+    parameters = weights["gen_step"] / 4
     forwards = 2 * 4
     if 2 * parameters * tokens * forwards > TICK_BUDGET_FLOP:
         return "a whole tick in torch fp32 would take minutes here; the graphs have their own samples"
-    return _too_large(_fp32_bytes(plan, [graph.spec.name for graph in plan.graphs]))
+    return _too_large(sum(weights.values()))
 
 
-def _reference_slots(plan: ExportPlan, graph: str) -> list[Any]:
-    from motedge.export.plan import make_plan
-
+def _reference_bytes(plan: ExportPlan) -> dict[str, int]:
+    """Weights of the fp32 torch module of every graph, in bytes; the export itself may be of other variants."""
     reference = make_plan(plan.checkpoint, plan.shapes, [REFERENCE])
-    return next(g.slots[REFERENCE] for g in reference.graphs if g.spec.name == graph)
-
-
-def _fp32_bytes(plan: ExportPlan, graphs: list[str]) -> int:
-    return sum(slot.spec.bytes for graph in graphs for slot in _reference_slots(plan, graph))
+    return {g.spec.name: sum(slot.spec.bytes for slot in g.slots[REFERENCE]) for g in reference.graphs}
 
 
 def _too_large(weight_bytes: int) -> str | None:

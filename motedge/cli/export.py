@@ -12,6 +12,8 @@ from motedge.units import format_bytes
 
 def register(subparsers: Any) -> None:
     """Adds the verb."""
+    from motedge.export.variants import DEFAULT_VARIANTS
+
     parser = subparsers.add_parser("export", help="export a checkpoint's towers and VAE encoder as ONNX graphs")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint folder in the hub layout")
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="the bundle folder to write or complete")
@@ -20,7 +22,7 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--variants",
-        default="primitive-fp32",
+        default=",".join(DEFAULT_VARIANTS),
         metavar="LIST",
         help="comma-separated: primitive-fp32 (CPU, the default), primitive-fp16, fused-fp16, fused-bf16; or all",
     )
