@@ -55,6 +55,10 @@ class PromptCache:
         while len(self._entries) > 1 and self._full():
             self._entries.popitem(last=False)
 
+    def items(self) -> list[tuple[IntArray, Array]]:
+        """Token ids with their K and V, the oldest first; counts neither hit nor miss."""
+        return [(np.frombuffer(key, dtype="<i8").astype(np.int64), value) for key, value in self._entries.items()]
+
     def clear(self) -> None:
         """Drops every entry; the counters stay."""
         self._entries.clear()

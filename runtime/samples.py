@@ -11,7 +11,7 @@ import numpy as np
 
 from motedge.bundle import Bundle
 from motedge.errors import BundleError
-from motedge.runtime.comparison import DEFAULT_GATES, Gate
+from motedge.runtime.comparison import DEFAULT_GATES, QUANTIZED_GATE, Gate
 from motedge.runtime.engine import Array
 
 # The sample of a whole tick; the others are called as their graph
@@ -29,7 +29,7 @@ class Sample:
     none: Optional[str]
     # What the expected outputs come from
     reference: str
-    # dtype -> gate, or one gate for all under "gate"; see `gate`
+    # "<dtype>" or "<dtype>-<recipe>" -> gate, or one gate for all under "gate"; see `gate`
     gates: Mapping[str, Gate]
 
     @classmethod
@@ -48,8 +48,13 @@ class Sample:
             return cls(name, None, str(entry["none"]), "none", {})
         return cls(name, str(entry["file"]), None, str(entry.get("reference", "not recorded")), _gates(entry))
 
-    def gate(self, dtype: str) -> Gate:
-        """What a variant of this dtype must reach: as recorded, otherwise the default of the dtype."""
+    def gate(self, dtype: str, recipe: Optional[str] = None) -> Gate:
+        """What a variant of this dtype must reach: as recorded, otherwise the default.
+
+        A quantized variant is held against what it was measured to reach when it was made, see `recipe_gate`.
+        """
+        if recipe is not None:
+            return self.gates.get(f"{dtype}-{recipe}") or QUANTIZED_GATE
         return self.gates.get(dtype) or self.gates.get("") or DEFAULT_GATES[dtype]
 
     def arrays(self, bundle: Bundle) -> dict[str, Array]:
@@ -70,12 +75,12 @@ class Sample:
 
 
 def _gates(entry: Mapping[str, Any]) -> dict[str, Gate]:
-    """`"gate"`: either one gate, kept under "", or one for each dtype."""
+    """`"gate"`: either one gate, kept under "", or one for each dtype, alone or with a recipe."""
     raw = entry.get("gate")
     if raw is None:
         return {}
     if not isinstance(raw, Mapping):
         raise BundleError("a sample's gate is not a JSON object", got=raw)
-    if set(raw) <= set(DEFAULT_GATES) and raw:
+    if raw and {key.partition("-")[0] for key in raw} <= set(DEFAULT_GATES):
         return {dtype: Gate.from_dict(value) for dtype, value in raw.items()}
     return {"": Gate.from_dict(raw)}

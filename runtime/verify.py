@@ -13,7 +13,7 @@ import numpy as np
 
 from motedge.bundle import Bundle
 from motedge.errors import BundleError, HostError
-from motedge.runtime.backends import choose_variant, open_engine
+from motedge.runtime.backends import choose_variant, open_engine, require_recipe
 from motedge.runtime.comparison import Comparison, Gate, compare
 from motedge.runtime.contract_check import host_dtype
 from motedge.runtime.denoise import DenoiseLoop
@@ -68,6 +68,7 @@ def verify_bundle(
     *,
     backend: str = "onnxruntime",
     variant: Optional[str] = None,
+    recipe: Optional[str] = None,
     options: Optional[EngineOptions] = None,
 ) -> list[SampleReport]:
     """Runs every sample that the bundle has; one graph is in memory at a time, save for the tick.
@@ -76,6 +77,7 @@ def verify_bundle(
         bundle: the bundle.
         backend: see `motedge.runtime.backends`.
         variant: one id for all graphs, such as "primitive-fp32"; None: the backend's first choice, graph by graph.
+        recipe: quantization recipe; see `motedge.runtime.backends.open_engine`.
         options: threads.
 
     Raises:
@@ -90,7 +92,8 @@ def verify_bundle(
             got="; ".join(f"{sample.name}: {sample.none}" for sample in samples),
             fix="export again, with samples, on a machine with enough memory",
         )
-    opened = _Opener(bundle, backend, variant, options or EngineOptions())
+    require_recipe(bundle, recipe)
+    opened = _Opener(bundle, backend, variant, recipe, options or EngineOptions())
     reports = []
     for sample in samples:
         if sample.file is None:
@@ -107,13 +110,24 @@ class _Opener:
     bundle: Bundle
     backend: str
     variant: Optional[str]
+    recipe: Optional[str]
     options: EngineOptions
 
     def choice(self, graph: str) -> str:
-        return choose_variant(self.bundle, graph, backend=self.backend, variant=self.variant)
+        return choose_variant(self.bundle, graph, backend=self.backend, variant=self.variant, recipe=self.recipe)
 
     def engine(self, graph: str) -> Engine:
-        return open_engine(self.bundle, graph, backend=self.backend, variant=self.variant, options=self.options)
+        return open_engine(
+            self.bundle,
+            graph,
+            backend=self.backend,
+            variant=self.variant,
+            recipe=self.recipe,
+            options=self.options,
+        )
+
+    def recipe_of(self, graph: str) -> Optional[str]:
+        return self.bundle.variant(graph, self.choice(graph)).recipe
 
 
 def _verify_graph(bundle: Bundle, sample: Sample, opened: _Opener) -> SampleReport:
@@ -134,7 +148,7 @@ def _verify_graph(bundle: Bundle, sample: Sample, opened: _Opener) -> SampleRepo
         sample.name,
         {sample.name: opened.choice(sample.name)},
         sample.reference,
-        gate=sample.gate(engine.dtype),
+        gate=sample.gate(engine.dtype, opened.recipe_of(sample.name)),
         comparisons=compared,
         duration_ms=duration_ms,
     )
@@ -148,8 +162,9 @@ def _verify_tick(bundle: Bundle, sample: Sample, opened: _Opener) -> SampleRepor
     bundle.check_files([entry["file"] for entry in bundle.manifest.tables.values()])
     engines = {graph: opened.engine(graph) for graph in GRAPHS}
     variants = {graph: opened.choice(graph) for graph in GRAPHS}
-    # The widest gate of the dtypes that took part
-    gate = max((sample.gate(engine.dtype) for engine in engines.values()), key=lambda g: g.relative_l2)
+    # The widest gate of the dtypes and recipes that took part
+    gates = (sample.gate(engine.dtype, opened.recipe_of(graph)) for graph, engine in engines.items())
+    gate = max(gates, key=lambda g: g.relative_l2)
     loop = DenoiseLoop(engines["und_prefill"], engines["gen_step"], tables, bundle.manifest.model["config"])
     try:
         start = time.perf_counter()

@@ -68,7 +68,8 @@ class TimeEmbedder(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """t fp32 [1], 0..1000 -> fp32 [1, H]."""
-        exponent = -math.log(TIME_MAX_PERIOD) * torch.arange(TIME_FREQUENCIES, dtype=torch.float32) / TIME_FREQUENCIES
+        index = torch.arange(TIME_FREQUENCIES, dtype=torch.float32, device=t.device)
+        exponent = -math.log(TIME_MAX_PERIOD) * index / TIME_FREQUENCIES
         angle = (t * self.scale)[:, None] * torch.exp(exponent)[None, :]
         wave = torch.cat((torch.cos(angle), torch.sin(angle)), dim=-1)
         return self.linear_2(F.silu(self.linear_1(wave)))

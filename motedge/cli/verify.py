@@ -30,6 +30,9 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--variant", help="variant of every graph, such as primitive-fp32 (default: the best that runs)"
     )
+    parser.add_argument(
+        "--recipe", help="quantization recipe, such as fp8 (default: unquantized, or the only one there)"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads (default: one per physical core)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_verify)
@@ -41,7 +44,9 @@ def _verify(args: argparse.Namespace) -> int:
     from motedge.runtime.verify import verify_bundle
 
     options = EngineOptions(threads=args.threads)
-    reports = verify_bundle(Bundle.open(args.bundle), backend=args.engine, variant=args.variant, options=options)
+    reports = verify_bundle(
+        Bundle.open(args.bundle), backend=args.engine, variant=args.variant, recipe=args.recipe, options=options
+    )
     passed = all(report.passed is not False for report in reports)
     if args.json:
         result = {"schema": "motedge.verify/v1", "passed": passed, "samples": [r.to_dict() for r in reports]}

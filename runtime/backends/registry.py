@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from motedge.bundle import Bundle, Contract
+from motedge.bundle import Bundle, Contract, Variant
 from motedge.errors import BundleError, UsageError, closest
 from motedge.runtime.engine import Engine, EngineOptions
 
@@ -52,6 +52,7 @@ def open_engine(
     *,
     backend: str = "onnxruntime",
     variant: Optional[str] = None,
+    recipe: Optional[str] = None,
     options: Optional[EngineOptions] = None,
 ) -> Engine:
     """Checks the files of one variant of a graph and loads it.
@@ -61,41 +62,47 @@ def open_engine(
         graph: "und_prefill", "gen_step" or "vae_encoder".
         backend: one of BACKENDS.
         variant: an id such as "primitive-fp32"; None takes the backend's first choice that the bundle has.
+        recipe: quantization recipe, such as "fp8"; graphs that it leaves alone run unquantized. None: unquantized,
+            unless the bundle has the graph in one recipe only.
         options: threads and how thoroughly files are checked.
 
     Raises:
-        UsageError: no such backend, or the backend can't run the variant that was asked for.
+        UsageError: no such backend, the backend can't run the variant that was asked for, or several recipes to choose
+            from.
         BundleError: no such graph or variant, a changed or missing file, a graph that is not as its contract says.
         HostError: the library is missing, too old, or out of memory.
     """
     options = options or EngineOptions()
     capability = _capability(backend)
-    chosen = choose_variant(bundle, graph, backend=backend, variant=variant)
+    chosen = choose_variant(bundle, graph, backend=backend, variant=variant, recipe=recipe)
     model = bundle.check_variant(graph, chosen, content=options.check_content)
     return capability.load(model, bundle.contract(graph), bundle.variant(graph, chosen).dtype, options)
 
 
-def choose_variant(bundle: Bundle, graph: str, *, backend: str = "onnxruntime", variant: Optional[str] = None) -> str:
-    """The id of the variant that `open_engine` would load; see there. Without `variant`, never a quantized one."""
-    capability = _capability(backend)
+def choose_variant(
+    bundle: Bundle,
+    graph: str,
+    *,
+    backend: str = "onnxruntime",
+    variant: Optional[str] = None,
+    recipe: Optional[str] = None,
+) -> str:
+    """The id of the variant that `open_engine` would load; see there for arguments and errors."""
+    capability, variants = _capability(backend), bundle.graph(graph).variants
+    if variant is not None and variant in variants and recipe is None:
+        return _require_runnable(capability, bundle, graph, variant)
+    wanted = _of_recipe(graph, variants, recipe)
     if variant is not None:
-        entry = bundle.variant(graph, variant)
-        kind = (entry.dialect, entry.dtype)
-        if kind not in capability.runs:
-            raise UsageError(
-                f"{backend} can't run variant {variant!r} of graph {graph!r}",
-                expected=" or ".join("-".join(pair) for pair in capability.runs),
-                got=variant,
-                why=capability.refuses.get(kind),
-                fix="leave the variant out to take the first that this backend runs, or choose another backend",
-            )
-        return variant
-    variants = bundle.graph(graph).variants
+        if f"{variant}-{recipe}" in wanted:
+            return _require_runnable(capability, bundle, graph, f"{variant}-{recipe}")
+        matching = [name for name in wanted if variant in (name, _base(wanted[name]))]
+        # Raises, naming the closest, where the graph has nothing of the kind
+        return _require_runnable(capability, bundle, graph, matching[0] if matching else variant)
     for kind in capability.runs:
-        for name, entry in variants.items():
-            if (entry.dialect, entry.dtype) == kind and entry.recipe is None:
+        for name, entry in wanted.items():
+            if (entry.dialect, entry.dtype) == kind:
                 return name
-    reasons = {capability.refuses.get((entry.dialect, entry.dtype)) for entry in variants.values()} - {None}
+    reasons = {capability.refuses.get((entry.dialect, entry.dtype)) for entry in wanted.values()} - {None}
     raise BundleError(
         f"the bundle has no variant of graph {graph!r} that {backend} can run",
         expected=" or ".join("-".join(pair) for pair in capability.runs),
@@ -103,6 +110,49 @@ def choose_variant(bundle: Bundle, graph: str, *, backend: str = "onnxruntime", 
         why="; ".join(sorted(reason for reason in reasons if reason)) or None,
         fix="export again with --variants primitive-fp32",
     )
+
+
+def _of_recipe(graph: str, variants: Mapping[str, Variant], recipe: Optional[str]) -> dict[str, Variant]:
+    """The variants of a recipe; graphs that it leaves alone have unquantized ones. Without a recipe: the unquantized
+    ones, or, where a bundle has none of those, the ones of its only recipe."""
+    plain = {name: entry for name, entry in variants.items() if entry.recipe is None}
+    quantized = {name: entry for name, entry in variants.items() if entry.recipe is not None}
+    recipes = sorted({str(entry.recipe) for entry in quantized.values()})
+    if recipe is None and not plain and len(recipes) > 1:
+        raise UsageError(
+            f"graph {graph!r} is quantized in several ways", expected="a recipe", got=", ".join(recipes), fix="--recipe"
+        )
+    if recipe is None:
+        return plain or quantized
+    return {name: entry for name, entry in quantized.items() if entry.recipe == recipe} or plain
+
+
+def require_recipe(bundle: Bundle, recipe: Optional[str]) -> None:
+    """UsageError if no graph of the bundle was quantized with this recipe; None passes."""
+    known = {str(v.recipe) for graph in bundle.manifest.graphs.values() for v in graph.variants.values() if v.recipe}
+    if recipe is not None and recipe not in known:
+        raise UsageError(
+            f"no graph of the bundle is quantized with recipe {recipe!r}",
+            fix=closest(recipe, known) if known else "motedge quantize BUNDLE --recipe NAME --out BUNDLE2",
+        )
+
+
+def _require_runnable(capability: BackendCapability, bundle: Bundle, graph: str, variant: str) -> str:
+    entry = bundle.variant(graph, variant)
+    kind = (entry.dialect, entry.dtype)
+    if kind not in capability.runs:
+        raise UsageError(
+            f"{capability.name} can't run variant {variant!r} of graph {graph!r}",
+            expected=" or ".join("-".join(pair) for pair in capability.runs),
+            got=variant,
+            why=capability.refuses.get(kind),
+            fix="leave the variant out to take the first that this backend runs, or choose another backend",
+        )
+    return variant
+
+
+def _base(entry: Variant) -> str:
+    return f"{entry.dialect}-{entry.dtype}"
 
 
 def _capability(backend: str) -> BackendCapability:

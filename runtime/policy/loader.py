@@ -10,7 +10,7 @@ from typing import Any, Optional
 from motedge.bundle import Bundle
 from motedge.errors import BundleError, UsageError, closest
 from motedge.files import PathLike
-from motedge.runtime.backends import open_engine
+from motedge.runtime.backends import open_engine, require_recipe
 from motedge.runtime.denoise import DenoiseLoop
 from motedge.runtime.engine import Engine, EngineOptions
 from motedge.runtime.noise import NoiseAhead
@@ -33,6 +33,7 @@ def load_policy(
     *,
     engine: str = "onnxruntime",
     variant: Optional[str] = None,
+    recipe: Optional[str] = None,
     check: str = "full",
     seed: int = 0,
     deterministic_seed: bool = False,
@@ -46,6 +47,7 @@ def load_policy(
         bundle_path: Folder of the bundle.
         engine: Backend that runs the graphs.
         variant: Id such as "primitive-fp32", for every graph; None takes the backend's first choice for each.
+        recipe: Quantization recipe, such as "fp8"; graphs that it leaves alone run unquantized.
         check: "full" compares every file's sha256 with the manifest, "size" the sizes alone.
         seed: Start of the sequence of request seeds; with `deterministic_seed`, the seed of every request.
         deterministic_seed: The same seed for every request.
@@ -63,6 +65,7 @@ def load_policy(
         raise UsageError(f"unknown check {check!r}", fix=closest(check, CHECKS))
     seeds = RequestSeeds(seed, fixed=deterministic_seed)
     bundle = Bundle.open(bundle_path)
+    require_recipe(bundle, recipe)
     defaults = bundle.manifest.policy
     sampler = sampler_settings(defaults, settings)
     shape = PolicyShape.from_manifest(bundle.manifest.shape_set, defaults)
@@ -84,7 +87,7 @@ def load_policy(
         bundle,
         tables,
         parts,
-        lambda graph: open_engine(bundle, graph, backend=engine, variant=variant, options=options),
+        lambda graph: open_engine(bundle, graph, backend=engine, variant=variant, recipe=recipe, options=options),
     )
 
 

@@ -7,3 +7,5 @@ from motedge.export.shapes import ShapeSet
 FAMILIES = ("edge", "nano", "super")
 # An odd latent grid (5 x 6 of a 6 x 7 canvas), so that padding, cropping and their order matter
 MINI = ShapeSet("mini", (96, 112), (84, 107), 9, 9, 15.0, max_latent_frames=4, max_actions=16)
+# The same small picture with the frames and rows of the DROID policy, so that a policy acts on it
+MINI_POLICY = ShapeSet("mini-policy", (96, 112), (84, 107), 33, 33, 15.0, max_latent_frames=9, max_actions=65)

@@ -1,0 +1,1 @@
+"""Quantization: recipes, calibration with ModelOpt, Q/DQ emission, fidelity, sensitivity."""

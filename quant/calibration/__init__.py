@@ -1,0 +1,1 @@
+"""Statistics of activations, from real observations through the real denoising loop."""

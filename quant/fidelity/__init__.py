@@ -1,0 +1,1 @@
+"""How far a quantized model lies from the original, on observations that calibration did not see."""
