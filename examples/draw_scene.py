@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Union
 
 import numpy as np
-from franka_arm import gripper_pose, joint_origins
+from motedge.quant.datasets.franka import gripper_pose, joint_origins
 from PIL import Image, ImageDraw, ImageFilter
 
 from motedge.runtime.policy.observation_folder import write_observation

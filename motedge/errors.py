@@ -65,6 +65,10 @@ class ObservationError(MotedgeError):
     """An image, state, instruction or embodiment that the policy can't take."""
 
 
+class DataError(MotedgeError):
+    """A data set that is empty, too small, damaged, or without something that calibration needs."""
+
+
 class GateError(MotedgeError):
     """A numeric check that ran and failed."""
 

@@ -62,6 +62,11 @@ class Scheme:
         return LEAST_SM[self.weight][0]
 
     @property
+    def least_sm_source(self) -> str:
+        """Where that is said."""
+        return LEAST_SM[self.weight][1]
+
+    @property
     def needs_calibration(self) -> bool:
         """Whether it needs statistics of activations."""
         return self.activation is not None or self.smoothing is not None

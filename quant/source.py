@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from motedge.bundle import Bundle
@@ -21,7 +21,7 @@ from motedge.quant.sites import Site, graph_sites
 
 # Nearest to the checkpoint first
 PREFERRED = ("primitive-fp32", "fused-bf16", "fused-fp16", "primitive-fp16")
-_TORCH_TYPES = {
+_TORCH_TYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
     TensorProto.FLOAT16: torch.float16,
     TensorProto.BFLOAT16: torch.bfloat16,
@@ -57,6 +57,12 @@ class BundleWeights:
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of an initializer."""
         return tuple(self._tensor(name).dims)
+
+    def bytes(self, name: str) -> int:
+        """Size of an initializer."""
+        tensor = self._tensor(name)
+        items = torch.Size(tensor.dims).numel()
+        return items * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
     def sites(self) -> list[Site]:
         """The projections that may be quantized."""

@@ -99,7 +99,7 @@ main() {
   # An older pip downloads whole wheels for the dry run
   "$VENV/bin/python" -m pip install --quiet --upgrade "pip>=24"
   install_torch
-  "$VENV/bin/pip" install --quiet --editable ".[export,images,plot,test]"
+  "$VENV/bin/pip" install --quiet --editable ".[export,quant,images,plot,test]"
   check_torch
   "$VENV/bin/motedge" --version >&2
   printf '%s\n' "$wanted" > "$STAMP"

@@ -57,6 +57,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     how = parser.add_argument_group("engine")
     how.add_argument("--engine", default="onnxruntime", metavar="NAME", help="backend (default: %(default)s)")
     how.add_argument("--variant", metavar="ID", help="for example primitive-fp32; default: the backend's first choice")
+    how.add_argument("--recipe", metavar="ID", help="quantization recipe, for example fp8; default: unquantized")
     how.add_argument("--threads", type=int, metavar="N", help="CPU threads of one operator")
     how.add_argument("--check", choices=("full", "size"), default="full", help="how files are checked before use")
     how.add_argument("--repeat", type=int, default=1, metavar="N", help="requests; timings of the later ones are warm")
@@ -87,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         args.bundle,
         engine=args.engine,
         variant=args.variant,
+        recipe=args.recipe,
         check=args.check,
         embodiment=args.embodiment,
         threads=args.threads,

@@ -13,7 +13,8 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from motedge.errors import UsageError
+from motedge.bundle import Bundle
+from motedge.errors import BundleError, UsageError
 from motedge.quant.checkpoint_scales import SiteScales
 from motedge.quant.numerics.formats import E4M3_MAX
 from motedge.quant.parameters import SiteParameters
@@ -52,7 +53,8 @@ class SiteStatistics:
         if scheme.smoothing == "awq":
             if self.awq_scale is None:
                 raise UsageError(
-                    f"{name} was calibrated without AWQ's search", fix="calibrate again with a recipe that uses int4-awq"
+                    f"{name} was calibrated without AWQ's search",
+                    fix="calibrate again with a recipe that uses int4-awq",
                 )
             return SiteParameters(scheme, None, 1.0 / self.awq_scale)
         return SiteParameters(scheme, float(self.amax.max()) if scheme.activation else None)
@@ -89,6 +91,11 @@ class Calibration:
     # Graph -> site -> statistics
     graphs: Mapping[str, Mapping[str, SiteStatistics]]
 
+    def require_origin(self, bundle: Bundle) -> None:
+        """BundleError if it is of another checkpoint than the bundle."""
+        if self.origin != str(bundle.manifest.model["checkpoint"]["fingerprint"]):
+            raise BundleError("the calibration is of another checkpoint", fix="--calibration DATA")
+
     def parameters(self, graph: str, schemes: Mapping[str, Scheme]) -> dict[str, SiteParameters]:
         """Parameters of each site of a graph by the scheme that a recipe gives it.
 
@@ -114,7 +121,9 @@ def smoothquant_factor(amax: Tensor, weight_amax: Tensor, alpha: float = SMOOTHQ
     return torch.where(dead, torch.ones_like(factor), factor).clamp(_LEAST, _GREATEST)
 
 
-def parameters_from_scales(scales: Mapping[str, SiteScales], schemes: Mapping[str, Scheme]) -> dict[str, SiteParameters]:
+def parameters_from_scales(
+    scales: Mapping[str, SiteScales], schemes: Mapping[str, Scheme]
+) -> dict[str, SiteParameters]:
     """Parameters that a quantized checkpoint brings along, for the FP8 schemes: no calibration is needed.
 
     Raises:

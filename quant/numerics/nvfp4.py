@@ -12,8 +12,8 @@ from torch import Tensor
 from motedge.quant.numerics.formats import E2M1_MAX, E4M3_MAX, E4M3_MIN, round_e2m1, round_e4m3
 
 BLOCK = 16
-# Below this a block counts as zero, as in ModelOpt's GPU kernel
-_ZERO_BLOCK = 1e-5
+# Below this step a block counts as zero, as in ModelOpt's GPU kernel
+ZERO_BLOCK = 1e-5
 
 
 def global_scale(amax: float, dtype: torch.dtype) -> float:
@@ -40,5 +40,5 @@ def fake_quantize_dynamic(x: Tensor, scale: float) -> Tensor:
     blocks = x.float().reshape(*x.shape[:-1], -1, BLOCK)
     wanted = blocks.abs().amax(-1, keepdim=True) / (E2M1_MAX * scale)
     step = round_e4m3(wanted).float() * scale
-    safe = torch.where(step >= _ZERO_BLOCK, step, torch.ones_like(step))
+    safe = torch.where(step >= ZERO_BLOCK, step, torch.ones_like(step))
     return (round_e2m1(blocks / safe) * safe).flatten(-2).to(x.dtype)

@@ -26,6 +26,7 @@ RANKS = {
     "files": 0,
     "bundle": 1,
     "doctor": 1,
+    "targets": 1,
     "checkpoint": 1,
     "runtime": 2,
     "export": 3,
@@ -36,7 +37,7 @@ RANKS = {
 # Areas of one rank that must not know each other, and steps down that are not allowed
 FORBIDDEN = {("bundle", "checkpoint"), ("checkpoint", "bundle"), ("runtime", "checkpoint"), ("bundle", "doctor")}
 # What the device has: runtime and everything below it imports nothing else, and nothing heavy at all at the top
-DEVICE_AREAS = ("errors", "units", "files", "bundle", "runtime")
+DEVICE_AREAS = ("errors", "units", "files", "bundle", "targets", "runtime")
 HEAVY = ("torch", "onnx", "onnxscript", "safetensors", "diffusers", "transformers", "huggingface_hub")
 # Written in pieces, so that this file does not match itself
 MACHINE = re.compile("|".join(["/wo" + "rk/", "/tmp/" + "env", r"\bsk" + r"-[A-Za-z0-9]{16}", "/opt/" + "pypi"]))
@@ -158,7 +159,7 @@ def test_import_loads_no_torch(module: str) -> None:
 
 
 def test_folders_are_not_importable_by_their_bare_names(tmp_path: Path) -> None:
-    code = "import importlib.util as u; print([n for n in ('runtime', 'export') if u.find_spec(n)])"
+    code = "import importlib.util as u; print([n for n in ('runtime', 'export', 'quant', 'targets') if u.find_spec(n)])"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -10,7 +10,7 @@ import pytest
 
 from motedge.bundle import Bundle, Variant
 from motedge.errors import BundleError, ContractError, HostError, UsageError
-from motedge.runtime.backends import choose_variant, open_engine
+from motedge.runtime.backends import choose_variant, open_engine, require_recipe
 from motedge.runtime.engine import EngineOptions
 
 GRAPH = "gen_step"
@@ -49,6 +49,40 @@ def test_an_explicit_variant_is_taken_or_refused(onnx_bundle) -> None:
         choose_variant(bundle, GRAPH, variant="fused-bf16")
     with pytest.raises(BundleError, match="did you mean 'primitive-fp32'"):
         choose_variant(bundle, GRAPH, variant="primitve-fp32")
+
+
+@pytest.mark.parametrize(
+    ("ids", "variant", "recipe", "chosen"),
+    [
+        (("primitive-fp32", "primitive-fp32-fp8"), None, "fp8", "primitive-fp32-fp8"),
+        (("primitive-fp16-fp8", "primitive-fp32-fp8"), None, None, "primitive-fp32-fp8"),
+        (("primitive-fp16-fp8", "primitive-fp32-fp8"), "primitive-fp16", "fp8", "primitive-fp16-fp8"),
+        # A bundle's only recipe needs no naming, with a variant either
+        (("primitive-fp16-fp8", "primitive-fp32-fp8"), "primitive-fp16", None, "primitive-fp16-fp8"),
+        (("primitive-fp32-fp8", "primitive-fp32-int4"), None, "int4", "primitive-fp32-int4"),
+        # A graph that the recipe left alone
+        (("primitive-fp32",), None, "fp8", "primitive-fp32"),
+        (("primitive-fp32", "primitive-fp16"), "primitive-fp16", "fp8", "primitive-fp16"),
+    ],
+)
+def test_a_recipe_chooses_among_quantized_variants(onnx_bundle, ids, variant, recipe, chosen) -> None:
+    assert choose_variant(_bundle_with(onnx_bundle, *ids), GRAPH, variant=variant, recipe=recipe) == chosen
+
+
+def test_several_recipes_and_none_named(onnx_bundle) -> None:
+    bundle = _bundle_with(onnx_bundle, "primitive-fp32-fp8", "primitive-fp32-int4")
+    with pytest.raises(UsageError, match="quantized in several ways") as caught:
+        choose_variant(bundle, GRAPH)
+    assert "fp8, int4" in str(caught.value)
+
+
+def test_an_unknown_recipe(onnx_bundle) -> None:
+    bundle = _bundle_with(onnx_bundle, "primitive-fp32", "primitive-fp32-int8")
+    require_recipe(bundle, "int8")
+    with pytest.raises(UsageError, match="did you mean 'int8'"):
+        require_recipe(bundle, "int9")
+    with pytest.raises(UsageError, match="motedge quantize"):
+        require_recipe(_bundle_with(onnx_bundle, "primitive-fp32"), "fp8")
 
 
 def test_nothing_that_runs(onnx_bundle) -> None:

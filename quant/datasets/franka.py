@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[Any]
 
 # Craig's parameters a (m), d (m), alpha (rad) of each joint (https://frankarobotics.github.io/docs/control_parameters.html)
 _CHAIN = (
@@ -18,7 +23,7 @@ _FLANGE = 0.107  # m, from the last joint
 _FINGERTIPS = 0.16  # m, from the flange; a Robotiq 2F-85, nearly
 
 
-def _frames(joints: np.ndarray) -> list[np.ndarray]:
+def _frames(joints: FloatArray) -> list[FloatArray]:
     frame = np.eye(4)
     frames = [frame]
     for (a, d, alpha), theta in zip(_CHAIN, joints):
@@ -31,14 +36,14 @@ def _frames(joints: np.ndarray) -> list[np.ndarray]:
     return frames
 
 
-def joint_origins(joints: np.ndarray) -> np.ndarray:
+def joint_origins(joints: FloatArray) -> FloatArray:
     """Positions [9, 3] in m of the base, the joints and the flange, for 7 angles in rad."""
     frames = _frames(joints)
     flange = frames[-1] @ np.array([0, 0, _FLANGE, 1])
     return np.array([frame[:3, 3] for frame in frames] + [flange[:3]])
 
 
-def gripper_pose(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def gripper_pose(joints: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The point between the fingertips, [3] in m, and the hand's axes [3, 3] as rows: x, opening, approach."""
     last = _frames(joints)[-1]
     turn = np.pi / 4  # Franka's hand sits at 45 degrees to the last joint
@@ -47,14 +52,14 @@ def gripper_pose(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return last[:3, 3] + (_FLANGE + _FINGERTIPS) * axes[2], axes
 
 
-def flange_pose(joints: np.ndarray) -> np.ndarray:
+def flange_pose(joints: FloatArray) -> FloatArray:
     """Pose [4, 4] of the flange in the frame of the base, m."""
     pose = _frames(joints)[-1].copy()
     pose[:3, 3] += _FLANGE * pose[:3, 2]
     return pose
 
 
-def pose_from_xyz_rpy(values: np.ndarray) -> np.ndarray:
+def pose_from_xyz_rpy(values: FloatArray) -> FloatArray:
     """Pose [4, 4] of DROID's six numbers: position in m, then roll, pitch, yaw about fixed axes in rad."""
     (cr, cp, cy), (sr, sp, sy) = np.cos(values[3:]), np.sin(values[3:])
     pose = np.eye(4)
@@ -67,7 +72,7 @@ def pose_from_xyz_rpy(values: np.ndarray) -> np.ndarray:
     return pose
 
 
-def follow_pose(joints: np.ndarray, target: np.ndarray) -> np.ndarray:
+def follow_pose(joints: FloatArray, target: FloatArray) -> FloatArray:
     """Angles [7] near `joints` that bring the flange to `target` [4, 4]; damped least squares.
 
     Seven joints have one freedom more than a pose; among all solutions the nearest to `joints` is taken.

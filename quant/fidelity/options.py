@@ -1,0 +1,35 @@
+"""How fidelity is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from motedge.errors import UsageError
+from motedge.runtime.comparison import QUANTIZED_GATE, Gate
+
+ENGINES = ("auto", "onnxruntime", "torch")
+
+
+@dataclass(frozen=True)
+class FidelityOptions:
+    """How fidelity is measured."""
+
+    # What runs: the graphs in onnxruntime, or their emulation in torch; "auto": the graphs where a CPU runs them
+    engine: str = "auto"
+    # Type and device of the emulation
+    compute: str = "fp32"
+    device: str = "cpu"
+    # CPU threads of onnxruntime; None: its choice
+    threads: Optional[int] = None
+    gate: Gate = QUANTIZED_GATE
+    # First of the noise seeds; one a held-out observation
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise UsageError("unknown engine to measure with", expected=" or ".join(ENGINES), got=self.engine)
+        if not (-1 <= self.gate.cosine <= 1 and self.gate.relative_l2 >= 0):
+            raise UsageError(
+                "the gate can't be reached or is none", expected="a cosine up to 1, a relative L2 from 0", got=self.gate
+            )

@@ -1,0 +1,100 @@
+"""What a quantization will do: which sites of which graphs by which scheme, in which variants, at what size.
+
+Only headers are read, nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from motedge.bundle import Bundle
+from motedge.errors import BundleError, UsageError, closest
+from motedge.quant.recipe import Recipe
+from motedge.quant.schemes import Scheme
+from motedge.quant.source import BundleWeights, best_variant, torch_dtype
+from motedge.targets.catalog import Target
+
+
+@dataclass(frozen=True)
+class QuantizePlan:
+    """The work to be done on one bundle."""
+
+    bundle: Bundle
+    recipe: Recipe
+    # Graph -> site -> scheme; graphs that stay as they are have no entry
+    schemes: Mapping[str, Mapping[str, Scheme]]
+    # Unquantized variants that are the basis, by id, in the bundle's order
+    variants: tuple[str, ...]
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether any site needs statistics of activations."""
+        return any(scheme.needs_calibration for sites in self.schemes.values() for scheme in sites.values())
+
+    def bases(self, graph: str) -> list[str]:
+        """The unquantized variants of a graph that take part."""
+        return [name for name in self.variants if name in self.bundle.graph(graph).variants]
+
+    def weight_bytes(self, graph: str, variant: str) -> tuple[int, int]:
+        """Bytes of a variant's weights before and (nearly: paddings are left out) after quantizing."""
+        weights = BundleWeights(self.bundle, graph, variant)
+        schemes = {f"{site}.weight": scheme for site, scheme in self.schemes.get(graph, {}).items()}
+        before = after = 0
+        for name in weights.names():
+            size = weights.bytes(name)
+            before += size
+            scheme = schemes.get(name)
+            count = size // torch_dtype(weights.dtype).itemsize
+            after += size if scheme is None else round(count * scheme.weight_bits / 8)
+        return before, after
+
+
+def make_plan(
+    bundle: Bundle, recipe: Recipe, *, variants: Sequence[str] | None = None, target: Target | None = None
+) -> QuantizePlan:
+    """Resolves a recipe on a bundle.
+
+    Args:
+        bundle: an unquantized bundle.
+        recipe: the recipe.
+        variants: ids of the unquantized variants to quantize; None: all that the bundle has.
+        target: the device that must be able to run it; None: not asked.
+
+    Raises:
+        BundleError: a graph is quantized already.
+        UsageError: an unknown variant, a rule that matches nothing, a recipe that quantizes nothing in this bundle or
+            that the target can't run.
+    """
+    if target is not None:
+        recipe.check_target(target)
+    graphs = bundle.manifest.graphs
+    for graph in graphs:
+        best_variant(bundle, graph)
+    known = list(dict.fromkeys(name for g in graphs.values() for name, v in g.variants.items() if v.recipe is None))
+    for name in variants or ():
+        if name not in known:
+            raise UsageError(f"the bundle has no unquantized variant {name!r}", fix=closest(name, known))
+    chosen = tuple(name for name in known if variants is None or name in variants)
+    schemes = {}
+    for graph in graphs:
+        if graph not in recipe.graphs:
+            continue
+        sites = [site.name for site in BundleWeights.open(bundle, graph).sites()]
+        resolved = recipe.resolve(graph, sites)
+        if resolved:
+            schemes[graph] = resolved
+    if not schemes:
+        raise UsageError(
+            f"recipe {recipe.id!r} quantizes nothing in this bundle",
+            expected=f"a scheme for a projection of {', '.join(graphs)}",
+            got=", ".join(recipe.graphs) or "no graph",
+            fix="give one of the bundle's graphs a default or a rule",
+        )
+    for graph in graphs:
+        missing = [name for name in chosen if name not in graphs[graph].variants]
+        if missing:
+            raise BundleError(
+                f"graph {graph!r} lacks variant {missing[0]}", fix=f"motedge export --variants {','.join(chosen)}"
+            )
+    return QuantizePlan(bundle, recipe, schemes, chosen)
