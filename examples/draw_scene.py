@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Union
 
 import numpy as np
-from motedge.quant.datasets.franka import gripper_pose, joint_origins
 from PIL import Image, ImageDraw, ImageFilter
 
+from motedge.quant.datasets.franka import gripper_pose, joint_origins
+from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.observation_folder import write_observation
 
 COLUMNS, ROWS = 640, 360
@@ -243,14 +244,8 @@ def main() -> None:
     for name, camera in cameras.items():
         body = hand(joints, gripper) if name == "wrist" else robot(joints, gripper)
         views[name] = render(camera, things + body, rng)
-    path = write_observation(
-        args.out,
-        views=views,
-        joint_position=joints,
-        gripper_position=gripper,
-        instruction=instruction,
-        source=f"drawn by examples/draw_scene.py --seed {args.seed}",
-    )
+    source = f"drawn by examples/draw_scene.py --seed {args.seed}"
+    path = write_observation(args.out, Observation(joints, gripper, instruction, views=views, source=source))
     print(f"{path}: {', '.join(views)}; {instruction!r}")
 
 

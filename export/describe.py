@@ -74,6 +74,7 @@ def manifest(
             "config": checkpoint.config.to_dict(),
             "checkpoint": {"name": checkpoint.root.resolve().name, "fingerprint": journal.origin},
             "special_tokens": dict(special_tokens),
+            **({} if checkpoint.precision == "bf16" else {"precision": checkpoint.precision}),
         },
         shape_set=plan.shapes.to_dict(),
         policy=policy_defaults(checkpoint, plan.shapes),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from motedge.bundle import GraphEntry, Variant
+from motedge.checkpoint.fp8_layout import projection_scales
 from motedge.checkpoint.reader import Checkpoint
 from motedge.errors import BundleError, UsageError
 from motedge.export import describe, record
@@ -31,6 +32,7 @@ from motedge.files import PathLike, copy_file, require_free, sha256_file, write_
 
 # Hashing, casting and writing release the interpreter, so that two files at a time keep two cores busy
 WRITERS = 2
+CHECKPOINT_SCALES = "calibration/checkpoint.json"
 _log = logging.getLogger(__name__)
 
 
@@ -83,11 +85,21 @@ def export_bundle(checkpoint: Checkpoint, out: PathLike, options: ExportOptions)
     for name, source in tokenizer.items():
         copy = functools.partial(copy_file, source)
         journal.make(f"tokenizer/{name}", "tokenizer", sha256_file(source), copy)
+    _keep_scales(checkpoint, journal)
     manifest = describe.manifest(plan, journal, graphs, tables, special_tokens)
     with _timed(report, "samples"):
         samples = record.record_samples(plan, journal, manifest, options.samples)
     journal.finish(describe.manifest(plan, journal, graphs, tables, special_tokens, samples))
     return report
+
+
+def _keep_scales(checkpoint: Checkpoint, journal: Journal) -> None:
+    """Scales that a quantized checkpoint brings: quantizing its bundle then needs no calibration."""
+    if checkpoint.precision == "bf16":
+        return
+    scales = projection_scales(checkpoint.transformer)
+    document = {"schema": "motedge.checkpoint-scales/v1", "scales": scales}
+    journal.make(CHECKPOINT_SCALES, "calibration", scales, lambda path: write_json(path, document))
 
 
 def _require_own_folder(root: Path) -> None:

@@ -28,7 +28,7 @@ from motedge.quant.plan import QuantizePlan
 from motedge.quant.statistics import Statistics
 
 # Copied as they are, by role in the manifest
-_COPIED_ROLES = ("contract", "table", "tokenizer", "samples")
+_COPIED_ROLES = ("contract", "table", "tokenizer", "samples", "calibration")
 _log = logging.getLogger(__name__)
 
 

@@ -18,6 +18,7 @@ from motedge.quant.datasets.dataset import Dataset, Moment
 from motedge.quant.datasets.open import open_dataset
 from motedge.quant.parameters import SiteParameters
 from motedge.quant.plan import QuantizePlan
+from motedge.quant.schemes import FP8
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +73,8 @@ def find_statistics(plan: QuantizePlan, source: StatisticsSource, work: Path) ->
         _log.warning("no data set was given: the report has no held-out observations to measure on")
         return Statistics(_parameters(plan, calibration), "calibration", calibration)
     scales = read_checkpoint_scales(plan.bundle)
-    if scales is not None:
+    formats = {scheme.weight for sites in plan.schemes.values() for scheme in sites.values()}
+    if scales is not None and formats == {FP8}:
         found = {graph: parameters_from_scales(scales, schemes) for graph, schemes in plan.schemes.items()}
         return Statistics(found, "checkpoint")
     if plan.needs_calibration:

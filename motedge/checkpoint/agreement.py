@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from motedge.checkpoint.config import ModelConfig
+from motedge.checkpoint.fp8_layout import CODES, QUANT_CONFIG, check_scales, is_projection, is_scale, scale_keys
 from motedge.checkpoint.keys import Shape, config_fields_of, transformer_shapes
 from motedge.checkpoint.tensor_store import TensorStore
 from motedge.checkpoint.vae_config import VaeConfig
@@ -14,13 +15,16 @@ from motedge.checkpoint.vision_config import VisionConfig
 from motedge.checkpoint.vision_keys import vision_shapes
 from motedge.errors import CheckpointError
 
-# Precisions that the exporter reads. FP8 repositories carry scales beside the weights and are another layout.
+# Precisions that the exporter reads
 FLOAT_DTYPES = ("BF16", "F16", "F32")
 _LAYER = re.compile(r"^layers\.(\d+)\.")
 
 
-def check_transformer(store: TensorStore, config: ModelConfig) -> None:
-    """Raises CheckpointError naming the tensor and the config's fields on the first disagreement."""
+def check_transformer(store: TensorStore, config: ModelConfig, precision: str = "bf16") -> None:
+    """Raises CheckpointError naming the tensor and the config's fields on the first disagreement.
+
+    `precision`: "bf16", or "fp8" where hf_quant_config.json says that projections are quantized.
+    """
     depth = 1 + max((int(match.group(1)) for key in store if (match := _LAYER.match(key))), default=-1)
     if depth != config.num_hidden_layers:
         raise CheckpointError(
@@ -29,7 +33,10 @@ def check_transformer(store: TensorStore, config: ModelConfig) -> None:
             got=f"{depth} layers in the weights",
             fix="take config and weights of one revision",
         )
-    check_store(store, transformer_shapes(config), _transformer_why)
+    shapes = transformer_shapes(config)
+    check_store(store, shapes, _transformer_why, quantized=precision == "fp8")
+    if precision == "fp8":
+        check_scales(store, filter(is_projection, shapes))
 
 
 def check_vae(store: TensorStore, config: VaeConfig) -> None:
@@ -53,26 +60,30 @@ def check_latent(config: ModelConfig, vae_config: VaeConfig) -> None:
         )
 
 
-def check_store(store: TensorStore, shapes: Mapping[str, Shape], why: Callable[[str], str]) -> None:
+def check_store(
+    store: TensorStore, shapes: Mapping[str, Shape], why: Callable[[str], str], *, quantized: bool = False
+) -> None:
     """Compares one component with what its config asks for.
 
     Args:
         store: the component's weights.
         shapes: key -> shape by the config.
         why: gives, for a key, the sentence that says where its existence and shape come from.
+        quantized: projections may be in FP8, with their scales beside them.
 
     Raises:
         CheckpointError: a missing or unexpected tensor, a wrong shape, or a dtype that is no plain float.
     """
     fix = "take config and weights of one revision"
-    quantised = sorted(key for key in store if key.endswith(("weight_scale", "input_scale")))
-    if quantised:
+    scales = sorted(filter(is_scale, store))
+    if scales and not quantized:
         raise CheckpointError(
             f"{store.folder} is quantised already",
-            expected="plain " + ", ".join(FLOAT_DTYPES) + " weights",
-            got=f"scales such as {quantised[0]}",
-            fix="fetch the bf16 revision (main): motedge quantizes by itself",
+            expected="plain " + ", ".join(FLOAT_DTYPES) + f" weights, or a {QUANT_CONFIG} that says how",
+            got=f"scales such as {scales[0]}",
+            fix="fetch the whole revision, or the bf16 one (main): motedge quantizes by itself",
         )
+    owned = {name for key in filter(is_projection, shapes) for name in scale_keys(key)} if quantized else set()
     missing = [key for key in shapes if key not in store]
     if missing:
         raise CheckpointError(
@@ -82,7 +93,7 @@ def check_store(store: TensorStore, shapes: Mapping[str, Shape], why: Callable[[
             why=why(missing[0]),
             fix=fix,
         )
-    unexpected = [key for key in store if key not in shapes]
+    unexpected = [key for key in store if key not in shapes and key not in owned]
     if unexpected:
         raise CheckpointError(
             f"{len(unexpected)} tensors of {store.folder} belong to no part of the model: {unexpected[0]}",
@@ -100,7 +111,8 @@ def check_store(store: TensorStore, shapes: Mapping[str, Shape], why: Callable[[
                 why=why(key),
                 fix=fix,
             )
-        if store.dtype(key) not in FLOAT_DTYPES:
+        coded = quantized and is_projection(key) and store.dtype(key) == CODES
+        if store.dtype(key) not in FLOAT_DTYPES and not coded:
             raise CheckpointError(
                 f"a weight has a dtype that can't be exported: {key}",
                 expected=", ".join(FLOAT_DTYPES),

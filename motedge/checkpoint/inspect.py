@@ -10,6 +10,7 @@ from typing import Any
 
 from motedge.checkpoint.agreement import check_latent, check_transformer, check_vae, check_vision
 from motedge.checkpoint.configs import CheckpointConfigs
+from motedge.checkpoint.fp8_layout import is_scale, read_precision
 from motedge.checkpoint.keys import TOWERS, tower_counts, tower_of, transformer_shapes
 from motedge.checkpoint.provenance import Provenance
 from motedge.checkpoint.tensor_store import TensorStore, has_weights
@@ -37,12 +38,13 @@ def inspect_checkpoint(path: PathLike, *, values: bool = False) -> dict[str, Any
     """
     root = Path(path)
     configs = CheckpointConfigs.read(root)
+    precision = read_precision(root)
     problems: list[CheckpointError] = []
     transformer = _open(root / "transformer", problems)
     vae = _open(root / "vae", problems)
     vision = _open(root / "vision_encoder", problems) if has_weights(root / "vision_encoder") else None
     if transformer is not None:
-        _collect(problems, lambda: check_transformer(transformer, configs.config))
+        _collect(problems, lambda: check_transformer(transformer, configs.config, precision))
     _collect(problems, lambda: check_latent(configs.config, configs.vae_config))
     if vae is not None:
         _collect(problems, lambda: check_vae(vae, configs.vae_config))
@@ -61,6 +63,7 @@ def inspect_checkpoint(path: PathLike, *, values: bool = False) -> dict[str, Any
         "family": configs.family,
         "variant": configs.variant,
         "revision": provenance.revision if provenance else None,
+        "precision": precision,
         "origin": _origin(provenance),
         "config": configs.config.to_dict(),
         "policy": vars(configs.policy) if configs.policy else None,
@@ -100,7 +103,7 @@ def _towers(store: TensorStore | None, configs: CheckpointConfigs) -> dict[str, 
     expected = tower_counts(transformer_shapes(configs.config))
     towers: dict[str, Any] = {}
     for tower in TOWERS:
-        keys = [key for key in store or () if tower_of(key) == tower]
+        keys = [key for key in store or () if not is_scale(key) and tower_of(key) == tower]
         towers[tower] = {
             "parameters": None if store is None else sum(math.prod(store.shape(key)) for key in keys),
             "parameters_by_config": expected[tower],
@@ -112,7 +115,7 @@ def _towers(store: TensorStore | None, configs: CheckpointConfigs) -> dict[str, 
 def _component(store: TensorStore) -> dict[str, Any]:
     return {
         "tensors": len(store),
-        "parameters": sum(math.prod(store.shape(key)) for key in store),
+        "parameters": sum(math.prod(store.shape(key)) for key in store if not is_scale(key)),
         "bytes": sum(store.entry(key).size for key in store),
         "files": len(store.headers),
         "dtypes": _dtypes(store, store.keys()),

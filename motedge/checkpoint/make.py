@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from motedge.checkpoint.configs import VARIANTS
+from motedge.checkpoint.fp8_layout import dtype_of, is_scale, random_fp8_chunks, with_scales, write_quant_config
 from motedge.checkpoint.keys import Shape, parameter_count, transformer_shapes
 from motedge.checkpoint.presets import Preset, preset
 from motedge.checkpoint.provenance import SYNTHETIC, Provenance, write_provenance
 from motedge.checkpoint.random_weights import DTYPE, random_chunks
 from motedge.checkpoint.repository_files import write_repository_files, write_root_index
-from motedge.checkpoint.safetensors_stream import SHARD_BYTES, data_bytes, write_component
+from motedge.checkpoint.safetensors_stream import SHARD_BYTES, Dtype, data_bytes, write_component
 from motedge.checkpoint.staging import staged_folder
 from motedge.checkpoint.synthetic_tokenizer import write_tokenizer
 from motedge.checkpoint.tokenizer_files import FOLDER as TOKENIZER_FOLDER
@@ -25,6 +27,7 @@ from motedge.files import PathLike, require_free
 
 # Configs, tokenizer, headers and indexes: a few MB at most
 _SMALL_FILES_BYTES = 16_000_000
+PRECISIONS = ("bf16", "fp8")
 _STEMS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "vision_encoder": "model"}
 
 
@@ -38,33 +41,45 @@ class MakePlan:
     preset: Preset
     # Component folder -> key -> shape
     components: dict[str, dict[str, Shape]]
+    # "bf16", or "fp8": the projections of the transformer in NVIDIA's FP8 layout
+    precision: str = PRECISIONS[0]
 
     @property
     def weight_bytes(self) -> int:
-        """Data of all weights in bf16."""
-        return sum(data_bytes(shapes, DTYPE) for shapes in self.components.values())
+        """Data of all weights."""
+        return sum(data_bytes(shapes, self.dtype(name)) for name, shapes in self.components.items())
 
     @property
     def parameters(self) -> dict[str, int]:
         """Component folder -> parameters."""
-        return {name: parameter_count(shapes.values()) for name, shapes in self.components.items()}
+        return {
+            name: parameter_count(shape for key, shape in shapes.items() if not is_scale(key))
+            for name, shapes in self.components.items()
+        }
+
+    def dtype(self, component: str) -> Dtype:
+        """Of a component's tensors."""
+        return dtype_of if self.precision == "fp8" and component == "transformer" else DTYPE
 
 
-def plan_checkpoint(family: str, variant: str, size: str) -> MakePlan:
+def plan_checkpoint(family: str, variant: str, size: str, precision: str = PRECISIONS[0]) -> MakePlan:
     """Works out names, shapes and sizes without writing.
 
     Raises:
-        UsageError: an unknown family, variant or size; the message offers the closest.
+        UsageError: an unknown family, variant, size or precision; the message offers the closest.
     """
+    if precision not in PRECISIONS:
+        raise UsageError("unknown precision", expected=" or ".join(PRECISIONS), got=precision)
     configs = preset(family, size)
     if variant not in VARIANTS:
         raise UsageError("unknown variant", expected=" or ".join(VARIANTS), got=variant, fix=closest(variant, VARIANTS))
+    transformer = transformer_shapes(configs.transformer)
     components = {
-        "transformer": transformer_shapes(configs.transformer),
+        "transformer": with_scales(transformer) if precision == "fp8" else transformer,
         "vae": vae_shapes(configs.vae),
         "vision_encoder": vision_shapes(configs.vision),
     }
-    return MakePlan(family, variant, size, configs, components)
+    return MakePlan(family, variant, size, configs, components, precision)
 
 
 def make_checkpoint(
@@ -75,6 +90,7 @@ def make_checkpoint(
     seed: int = 0,
     *,
     sparse: bool = False,
+    precision: str = PRECISIONS[0],
     shard_bytes: int = SHARD_BYTES,
 ) -> Path:
     """Writes a checkpoint of random weights; the folder appears whole or not at all.
@@ -86,6 +102,7 @@ def make_checkpoint(
         size: "tiny" (tests), "small" (demonstrations) or "full" (the published shapes).
         seed: decides every value, together with the tensor's name.
         sparse: right headers, zero-filled holes for data: for planning sizes that do not fit the disk.
+        precision: "bf16", or "fp8" for the layout of NVIDIA's FP8 revisions.
         shard_bytes: the limit of one weight file's data.
 
     Returns:
@@ -95,7 +112,7 @@ def make_checkpoint(
         UsageError: an unknown family, variant or size, a negative seed, or a folder that exists.
         HostError: too little disk space, or not writable; nothing is left behind.
     """
-    plan = plan_checkpoint(family, variant, size)
+    plan = plan_checkpoint(family, variant, size, precision)
     if seed < 0:
         raise UsageError("the seed is negative", expected="0 or more", got=seed)
     target = Path(out)
@@ -107,6 +124,8 @@ def make_checkpoint(
             Provenance(source=SYNTHETIC, family=family, variant=variant, size=size, seed=seed, sparse=sparse or None),
         )
         write_repository_files(root, family, variant, plan.preset)
+        if precision == "fp8":
+            write_quant_config(root)
         write_tokenizer(root / TOKENIZER_FOLDER, family, plan.preset.transformer.vocab_size)
         _write_weights(root, plan, seed, sparse, shard_bytes)
     return target
@@ -114,14 +133,16 @@ def make_checkpoint(
 
 def _write_weights(root: Path, plan: MakePlan, seed: int, sparse: bool, shard_bytes: int) -> None:
     maps: dict[str, dict[str, str]] = {}
+    plain = functools.partial(random_chunks, seed=seed)
     with _progress(0 if sparse else plan.weight_bytes) as wrote:
         for name, shapes in plan.components.items():
+            quantized = plan.precision == "fp8" and name == "transformer"
             maps[name] = write_component(
                 root / name,
                 _STEMS[name],
                 shapes,
-                DTYPE,
-                None if sparse else (lambda key, shape: random_chunks(key, shape, seed)),
+                plan.dtype(name),
+                None if sparse else random_fp8_chunks(seed) if quantized else plain,
                 shard_bytes=shard_bytes,
                 wrote=wrote,
             )

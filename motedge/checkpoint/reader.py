@@ -13,6 +13,7 @@ from pathlib import Path
 from motedge.checkpoint.agreement import check_latent, check_transformer, check_vae, check_vision
 from motedge.checkpoint.configs import CheckpointConfigs
 from motedge.checkpoint.fingerprint import fingerprint
+from motedge.checkpoint.fp8_layout import read_precision
 from motedge.checkpoint.tensor_store import TensorStore, has_weights
 from motedge.checkpoint.tokenizer_files import special_tokens, tokenizer_files
 from motedge.files import PathLike
@@ -52,6 +53,11 @@ class Checkpoint(CheckpointConfigs):
         return self.provenance.revision if self.provenance else None
 
     @property
+    def precision(self) -> str:
+        """ "bf16", or "fp8" where NVIDIA quantized it; CheckpointError for any other quantization."""
+        return read_precision(self.root)
+
+    @property
     def stores(self) -> list[TensorStore]:
         """Every component's weights that are there."""
         return [store for store in (self.transformer, self.vae, self.vision_encoder) if store is not None]
@@ -62,7 +68,7 @@ class Checkpoint(CheckpointConfigs):
         Raises:
             CheckpointError: the first disagreement, with the tensor and the fields that it follows from.
         """
-        check_transformer(self.transformer, self.config)
+        check_transformer(self.transformer, self.config, self.precision)
         check_latent(self.config, self.vae_config)
         check_vae(self.vae, self.vae_config)
         if self.vision_encoder is not None and self.vision_config is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Union
 
 import numpy as np
 
@@ -15,13 +16,15 @@ from motedge.files import atomic_open, write_json
 
 SHARD_BYTES = 5_000_000_000  # the published shards' limit
 Chunks = Callable[[str, Shape], Iterable[np.ndarray]]
+# One dtype for all tensors, or by name
+Dtype = Union[str, Callable[[str], str]]
 
 
 def write_component(
     folder: Path,
     stem: str,
     shapes: Mapping[str, Shape],
-    dtype: str,
+    dtype: Dtype,
     chunks: Chunks | None,
     *,
     shard_bytes: int = SHARD_BYTES,
@@ -33,7 +36,7 @@ def write_component(
         folder: where to; made if missing.
         stem: file name without `.safetensors`.
         shapes: key -> shape, in the order of the file.
-        dtype: as the format writes it, e.g. "BF16".
+        dtype: as the format writes it, e.g. "BF16"; or what gives it for a name.
         chunks: gives a tensor's bytes in pieces; None writes zero-filled holes that take no disk space.
         shard_bytes: the limit of one shard's data.
         wrote: told the number of bytes after each piece, for a progress bar.
@@ -56,12 +59,12 @@ def write_component(
     return weight_map
 
 
-def plan_shards(shapes: Mapping[str, Shape], dtype: str, shard_bytes: int) -> list[list[str]]:
+def plan_shards(shapes: Mapping[str, Shape], dtype: Dtype, shard_bytes: int) -> list[list[str]]:
     """Keys by shard, in order; a tensor larger than the limit gets a shard of its own."""
     shards: list[list[str]] = [[]]
     filled = 0
     for key, shape in shapes.items():
-        size = DTYPE_BYTES[dtype] * math.prod(shape)
+        size = _bytes(key, shape, dtype)
         if shards[-1] and filled + size > shard_bytes:
             shards.append([])
             filled = 0
@@ -70,15 +73,15 @@ def plan_shards(shapes: Mapping[str, Shape], dtype: str, shard_bytes: int) -> li
     return shards
 
 
-def data_bytes(shapes: Mapping[str, Shape], dtype: str) -> int:
+def data_bytes(shapes: Mapping[str, Shape], dtype: Dtype) -> int:
     """Bytes of all tensors, without headers."""
-    return sum(DTYPE_BYTES[dtype] * math.prod(shape) for shape in shapes.values())
+    return sum(_bytes(key, shape, dtype) for key, shape in shapes.items())
 
 
 def _write_file(
-    path: Path, shapes: Mapping[str, Shape], dtype: str, chunks: Chunks | None, wrote: Callable[[int], object]
+    path: Path, shapes: Mapping[str, Shape], dtype: Dtype, chunks: Chunks | None, wrote: Callable[[int], object]
 ) -> None:
-    header = write_header({key: (dtype, shape) for key, shape in shapes.items()})
+    header = write_header({key: (_name(key, dtype), shape) for key, shape in shapes.items()})
     with atomic_open(path) as stream:
         stream.write(header)
         if chunks is None:
@@ -90,5 +93,13 @@ def _write_file(
                 stream.write(piece.data)
                 written += piece.nbytes
                 wrote(piece.nbytes)
-            if written != DTYPE_BYTES[dtype] * math.prod(shape):
-                raise InternalError(f"{key}: wrote {written} bytes for {dtype} {shape}")
+            if written != _bytes(key, shape, dtype):
+                raise InternalError(f"{key}: wrote {written} bytes for {_name(key, dtype)} {shape}")
+
+
+def _name(key: str, dtype: Dtype) -> str:
+    return dtype if isinstance(dtype, str) else dtype(key)
+
+
+def _bytes(key: str, shape: Shape, dtype: Dtype) -> int:
+    return DTYPE_BYTES[_name(key, dtype)] * math.prod(shape)

@@ -104,6 +104,8 @@ class TensorStore:
     def tensor(self, key: str) -> torch.Tensor:
         """A tensor in its stored dtype, on a memory map of its own, which goes when the tensor goes.
 
+        A quantized weight (see motedge.checkpoint.fp8_layout) comes dequantized, in fp32.
+
         So walking over all weights holds one tensor's pages at a time. The map is copy-on-write: writing into the
         tensor does not reach the file.
 
@@ -121,7 +123,11 @@ class TensorStore:
                 fix="fetch the bf16 revision (main)",
             )
         dtype: torch.dtype = getattr(torch, _TORCH_DTYPES[entry.dtype])
-        return torch.from_numpy(self._map(key, "c")).view(dtype).reshape(entry.shape)
+        stored = torch.from_numpy(self._map(key, "c")).view(dtype).reshape(entry.shape)
+        scale = key.removesuffix(".weight") + ".weight_scale"
+        if entry.dtype != "F8_E4M3" or scale not in self:
+            return stored
+        return stored.float() * self.tensor(scale).float()
 
     def finite_tensor(self, key: str) -> torch.Tensor:
         """Like `tensor`, after a look at every value.

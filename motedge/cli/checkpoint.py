@@ -49,6 +49,7 @@ def _add_make(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--variant", default="base", help="base or policy-droid (default: base)")
     parser.add_argument("--size", default="tiny", help="tiny, small or full (default: tiny)")
     parser.add_argument("--seed", type=int, default=0, help="0 or more; decides every value (default: 0)")
+    parser.add_argument("--precision", default="bf16", help="bf16, or fp8 as NVIDIA's FP8 revisions (default: bf16)")
     parser.add_argument(
         "--sparse", action="store_true", help="zero-filled holes instead of values; takes no disk space"
     )
@@ -94,9 +95,10 @@ def _fetch(args: argparse.Namespace) -> int:
 def _make(args: argparse.Namespace) -> int:
     from motedge.checkpoint.make import make_checkpoint, plan_checkpoint
 
-    plan = plan_checkpoint(args.family, args.variant, args.size)
+    plan = plan_checkpoint(args.family, args.variant, args.size, args.precision)
     if not args.dry_run:
-        make_checkpoint(args.out, args.family, args.variant, args.size, args.seed, sparse=args.sparse)
+        options = {"sparse": args.sparse, "precision": args.precision}
+        make_checkpoint(args.out, args.family, args.variant, args.size, args.seed, **options)
     summary = {
         "checkpoint": args.out,
         "family": args.family,
@@ -104,6 +106,7 @@ def _make(args: argparse.Namespace) -> int:
         "size": args.size,
         "seed": args.seed,
         "sparse": args.sparse,
+        "precision": args.precision,
         "dry_run": args.dry_run,
         "parameters": plan.parameters,
         "weight_bytes": plan.weight_bytes,

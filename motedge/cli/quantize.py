@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,13 @@ def register(subparsers: Any) -> None:
     how.add_argument("--target", metavar="ID", help="refuse a recipe that this device can't run")
     how.add_argument("--compute", default="auto", choices=("auto", "fp32", "bf16"), help="type that towers compute in")
     how.add_argument("--device", default="cpu", metavar="NAME", help="torch device to calibrate on (default cpu)")
+    how.add_argument("--awq-forwards", type=int, default=8, metavar="N", help="forwards for AWQ's search (default 8)")
+    how.add_argument(
+        "--report",
+        default="full",
+        choices=("full", "weights"),
+        help="all, or weights alone and unjudged",
+    )
     how.add_argument("--engine", default="auto", choices=("auto", "onnxruntime", "torch"), help="what is measured")
     how.add_argument("--min-cosine", type=float, default=0.999, metavar="X", help="gate (default %(default)s)")
     how.add_argument("--max-relative-l2", type=float, default=0.03, metavar="X", help="gate (default %(default)s)")
@@ -65,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from motedge.bundle import Bundle
-    from motedge.quant.calibration.job import CalibrationOptions
+    from motedge.quant.calibration.job import CalibrationOptions, compute_type
     from motedge.quant.fidelity.measure import FidelityOptions
     from motedge.quant.job import quantize_bundle
     from motedge.quant.plan import make_plan
@@ -87,11 +95,20 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         compute=args.compute,
         device=args.device,
+        awq_forwards=args.awq_forwards,
     )
     gate = Gate(args.min_cosine, args.max_relative_l2)
-    fidelity = FidelityOptions(engine=args.engine, gate=gate, device=args.device, seed=args.seed + 1)
+    fidelity = FidelityOptions(
+        engine=args.engine,
+        compute=compute_type(plan.bundle, options),
+        gate=gate,
+        device=args.device,
+        seed=args.seed + 1,
+    )
     source = StatisticsSource(args.calibration, args.instruction, args.reuse, options)
     statistics = find_statistics(plan, source, Path(args.out) / "calibration" / recipe.id)
+    if args.report == "weights":
+        statistics = dataclasses.replace(statistics, dataset=None, held_out=())
     report = quantize_bundle(plan, statistics, args.out, fidelity)
     _deliver(report, args.json)
     return EXIT_GATE_FAILED if report.fidelity.verdict.status == "failed" else EXIT_OK

@@ -64,6 +64,9 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     out = parser.add_argument_group("result")
     out.add_argument("--out", metavar="FILE", help="write the chunk as JSON")
     out.add_argument("--plot", metavar="FILE", help="draw the chunk beside what the model saw (PNG, PDF, SVG)")
+    out.add_argument(
+        "--record", metavar="DIR", help="add each request to DIR: motedge quantize calibrates on such a folder"
+    )
     out.add_argument("--json", action="store_true", help="print the chunk as JSON instead of a table")
     parser.set_defaults(run=run)
 
@@ -96,6 +99,11 @@ def run(args: argparse.Namespace) -> int:
         **overrides,
     ) as policy:
         chunks = [policy.act(observation) for _ in range(args.repeat)]
+        if args.record:
+            from motedge.runtime.policy.request_record import record_request
+
+            for chunk in chunks:
+                record_request(args.record, observation, chunk)
         for name in chunks[0].missing_views:
             LOG.warning("no image of the %s camera: the policy sees black there, which it was not trained for", name)
         _deliver(args, policy, observation, chunks)

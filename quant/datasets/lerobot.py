@@ -82,7 +82,9 @@ class LeRobotDataset:
             float(states.gripper[moment.index]),
             self._instruction or self._task(rows, moment.index),
             views=views,
-            source=f"LeRobot dataset {self.name}, episode {moment.group}, frame {moment.index}",
+            source="; ".join(
+                (f"LeRobot dataset {self.name}, episode {moment.group}, frame {moment.index}", *states.notes)
+            ),
         )
 
     def fingerprint(self) -> str:

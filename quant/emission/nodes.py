@@ -90,7 +90,7 @@ def quantize_nvfp4(nodes: NodeList, x: str, site: str, scale: float) -> str:
         block_size=BLOCK,
         scale_type=TensorProto.FLOAT8E4M3FN,
     )
-    steps = nodes.one("DequantizeLinear", [scales, step], f"{site}/DequantizeScales")
+    steps = nodes.one("DequantizeLinear", [scales, step], f"{site}/ScaleDequantize")
     return nodes.one("DequantizeLinear", [codes, steps], f"{site}/DequantizeLinear", axis=-1, block_size=BLOCK)
 
 
@@ -108,7 +108,7 @@ def emulate_nvfp4(nodes: NodeList, x: str, site: str, scale: float, width: int) 
 
     def rounded_to(unit: float, value: str, name: str) -> str:
         count = step("Round", [step("Mul", [value, number(1 / unit)], f"{name}_exact")], f"{name}_count")
-        return step("Mul", [count, number(unit)], name)
+        return step("Mul", [count, number(unit)], f"{name}_value")
 
     whole = nodes.scale(f"{site}.input_scale", scale)
     blocked = nodes.constant("nvfp4_blocked", np.array([0, -1, BLOCK], np.int64))
@@ -127,6 +127,6 @@ def emulate_nvfp4(nodes: NodeList, x: str, site: str, scale: float, width: int) 
     coarse = rounded_to(2.0, ratio, "twos")
     upper = step("Where", [step("LessOrEqual", [ratio, number(3.5)], "middle"), whole_steps, coarse], "upper")
     rounded = step("Where", [step("LessOrEqual", [ratio, number(1.75)], "low"), fine, upper], "rounded")
-    signed = step("Mul", [rounded, step("Sign", [blocks], "sign")], "signed")
+    signed = step("Mul", [rounded, step("Sign", [blocks], "polarity")], "signed")
     flat = nodes.constant(f"flat_{width}", np.array([-1, width], np.int64))
     return step("Reshape", [step("Mul", [signed, safe], "values"), flat], "flat")

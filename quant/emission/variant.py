@@ -130,13 +130,13 @@ def write_quantized(bundle: Bundle, emission: Emission, root: Path) -> None:
     model = onnx.load(str(bundle.path(bundle.variant(emission.graph, emission.base).file)), load_external_data=False)
     target = root / emission.data_file
     target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_open(target) as stream:
+        data = DataFile(stream, f"{WEIGHTS_FOLDER}/{target.name}")
+        _rewrite(bundle, emission, model, data)
     for name in emission.kept:
         kept = root / f"graphs/{WEIGHTS_FOLDER}/{name}"
         if not kept.is_file():
             copy_file(bundle.path(f"graphs/{WEIGHTS_FOLDER}/{name}"), kept)
-    with atomic_open(target) as stream:
-        data = DataFile(stream, f"{WEIGHTS_FOLDER}/{target.name}")
-        _rewrite(bundle, emission, model, data)
     onnx.helper.set_model_props(model, {**{p.key: p.value for p in model.metadata_props}, METADATA: _note(emission)})
     with atomic_open(root / emission.file) as stream:
         stream.write(model.SerializeToString(deterministic=True))

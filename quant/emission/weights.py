@@ -30,7 +30,7 @@ def add_weight(
     Returns:
         The name of the dequantized weight [in, out], of the graph's type.
     """
-    name, dequantize = f"{site}.weight", f"{site}/DequantizeWeight"
+    name, dequantize = f"{site}.weight", f"{site}/WeightDequantize"
     if scheme.weight in (FP8, INT8):
         codes = data.add(name, weight.codes)
         nodes.initializers.append(codes)
@@ -53,5 +53,5 @@ def add_weight(
     nodes.initializers.append(data.add(name, weight.codes, TensorProto.FLOAT4E2M1))
     nodes.initializers.append(data.add(f"{name}_scale", weight.scale))
     step = nodes.scale(f"{name}_scale_2", whole)
-    scales = nodes.one("DequantizeLinear", [f"{name}_scale", step], f"{site}/DequantizeWeightScales")
+    scales = nodes.one("DequantizeLinear", [f"{name}_scale", step], f"{site}/WeightScaleDequantize")
     return nodes.one("DequantizeLinear", [name, scales], dequantize, axis=0, block_size=BLOCK)

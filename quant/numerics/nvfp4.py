@@ -17,9 +17,9 @@ ZERO_BLOCK = 1e-5
 
 
 def global_scale(amax: float, dtype: torch.dtype) -> float:
-    """The scale of the block scales: amax / 2688, rounded up to `dtype`, so that no block scale exceeds E4M3."""
-    exact = amax / (E2M1_MAX * E4M3_MAX)
-    rounded = torch.tensor(exact, dtype=dtype)
+    """The scale of the block scales: amax / 2688, in a 16-bit type rounded up, so that no block scale exceeds E4M3."""
+    whole = torch.tensor(amax) / (E2M1_MAX * E4M3_MAX)
+    exact, rounded = float(whole.item()), whole.to(dtype)
     if rounded.item() < exact:
         rounded = torch.nextafter(rounded, torch.tensor(torch.inf, dtype=dtype))
     return float(rounded.item())

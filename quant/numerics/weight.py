@@ -62,25 +62,27 @@ def quantize_weight(name: str, weight: Tensor, parameters: SiteParameters, dtype
         values = values / parameters.pre_quant_scale.to(dtype).float()[:, None]
     _check_block(name, values, scheme.block)
     if scheme.weight == FP8:
-        amax = parameters.weight_amax or float(values.abs().max())
-        if amax == 0:
-            raise ExportError(f"{name} is all zeros", why="it has no range to quantize to", fix='give it "none"')
-        scale = _held(torch.tensor(amax / E4M3_MAX), dtype)
-        return QuantizedWeight(round_e4m3(values / scale), scale)
+        amax = parameters.weight_amax or _whole_amax(name, values)
+        scale, inverse = _held(torch.tensor(amax), E4M3_MAX, dtype)
+        return QuantizedWeight(round_e4m3(values * inverse), scale)
     if scheme.weight == INT8:
-        scale = _held(values.abs().amax(0) / INT8_MAX, dtype)
-        return QuantizedWeight(_integers(values / scale, INT8_MAX), scale)
+        scale, inverse = _held(values.abs().amax(0), torch.tensor(INT8_MAX), dtype)
+        return QuantizedWeight(_integers(values * inverse, INT8_MAX), scale)
     blocks = _blocked(values, scheme.block or 1)
     if scheme.weight == INT4:
-        scale = _held(blocks.abs().amax(1) / INT4_MAX, dtype)
-        return QuantizedWeight(_integers(blocks / scale[:, None], INT4_MAX).flatten(0, 1), scale)
-    amax = float(values.abs().max())
-    if amax == 0:
-        raise ExportError(f"{name} is all zeros", why="it has no range to quantize to", fix='give it "none"')
-    whole = nvfp4.global_scale(amax, dtype)
+        scale, inverse = _held(blocks.abs().amax(1), torch.tensor(INT4_MAX), dtype)
+        return QuantizedWeight(_integers(blocks * inverse[:, None], INT4_MAX).flatten(0, 1), scale)
+    whole = nvfp4.global_scale(_whole_amax(name, values), dtype)
     scales = nvfp4.block_scales(blocks.transpose(1, 2), whole)
     step = (scales.float() * whole)[:, None]
     return QuantizedWeight(e2m1_codes(blocks / step).flatten(0, 1), scales, whole)
+
+
+def _whole_amax(name: str, values: Tensor) -> float:
+    amax = float(values.abs().max())
+    if amax == 0:
+        raise ExportError(f"{name} is all zeros", why="it has no range to quantize to", fix='give it "none"')
+    return amax
 
 
 def _blocked(values: Tensor, block: int) -> Tensor:
@@ -88,10 +90,19 @@ def _blocked(values: Tensor, block: int) -> Tensor:
     return values.reshape(-1, block, values.shape[1])
 
 
-def _held(scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """Scales as `dtype` holds them, in fp32; 1 where a column or block is all zeros, or too small for the type."""
-    rounded = scale.to(dtype).float()
-    return torch.where(rounded == 0, torch.ones_like(rounded), rounded)
+def _held(amax: Tensor, largest: float | Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The scale amax / largest as `dtype` holds it, in fp32, and what values are multiplied by to get codes.
+
+    Weights that were bf16 often lie on the border between two codes. Where the scale needs no rounding, the factor is
+    largest / amax, not the scale's reciprocal, as in ModelOpt: borders then fall on the same side. (A number over a
+    tensor is the number times the reciprocal in torch, a tensor over a tensor a quotient; ModelOpt has the first for
+    FP8 and the second for integers.) 1 where a column or block is all zeros, or its scale too small for the type.
+    """
+    exact = amax.float() / largest
+    held = exact.to(dtype).float()
+    inverse = torch.where(held == exact, largest / amax.float(), 1 / held)
+    none = held == 0
+    return torch.where(none, torch.ones_like(held), held), torch.where(none, torch.ones_like(held), inverse)
 
 
 def _integers(scaled: Tensor, largest: float) -> Tensor:

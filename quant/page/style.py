@@ -31,7 +31,7 @@ h3 { font-size: 14px; margin: 18px 0 6px; color: var(--soft); }
 .caveats { color: var(--soft); font-size: 14px; max-width: 100ch; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; margin-top: 14px; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 5px 10px; border-bottom: 1px solid var(--rule); white-space: nowrap; }
+th, td { text-align: right; padding: 5px 7px; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { color: var(--soft); font-weight: 500; }
 th:first-child, td:first-child { text-align: left; }
 tr.marked td { font-weight: 600; background: var(--card); }
@@ -54,6 +54,7 @@ svg text { font: 12px system-ui, sans-serif; }
 svg .mixture { fill: var(--blue); stroke: var(--ground); stroke-width: 1.5; }
 svg .uniform { fill: var(--orange); stroke: var(--ground); stroke-width: 1.5; }
 svg .chosen { fill: none; stroke: var(--green); stroke-width: 2.5; }
+.halo { stroke: var(--ground); stroke-width: 3; paint-order: stroke; }
 .front { fill: none; stroke: var(--blue); stroke-width: 2; }
 .predicted { fill: none; stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 5 4; }
 .bound { stroke: var(--rose); stroke-dasharray: 2 3; stroke-width: 1.5; }

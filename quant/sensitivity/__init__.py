@@ -1,1 +1,1 @@
-"""What quantizing each projection alone costs, and the mixed recipe that follows from it."""
+"""Sensitivity: what quantizing each projection costs, and a mixture of schemes chosen by it."""

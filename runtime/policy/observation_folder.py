@@ -60,36 +60,29 @@ def read_observation(folder: PathLike, *, instruction: Optional[str] = None) -> 
     )
 
 
-def write_observation(
-    folder: PathLike,
-    *,
-    views: Mapping[str, Image],
-    joint_position: Any,
-    gripper_position: float,
-    instruction: str,
-    source: str,
-) -> Path:
-    """Writes an observation folder (PNG images) and returns the path of its JSON file; checks it as the policy does.
+def write_observation(folder: PathLike, observation: Observation) -> Path:
+    """Writes an observation folder (PNG images) and returns the path of its JSON file.
 
     Raises:
-        ObservationError: something that the policy can't take.
         MissingPackageError: Pillow is not installed.
     """
-    checked = Observation(joint_position, gripper_position, instruction, views=dict(views), source=source)
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
-    files: dict[str, Optional[str]] = dict.fromkeys(VIEW_NAMES)
-    for name, pixels in (checked.views or {}).items():
-        files[name] = f"{name}.png"
+    if observation.image is not None:
+        pictures, files = {"image": observation.image}, {"image": "image.png"}
+    else:
+        pictures = dict(observation.views or {})
+        files = {"views": {name: f"{name}.png" if name in pictures else None for name in VIEW_NAMES}}
+    for name, pixels in pictures.items():
         with atomic_path(root / f"{name}.png") as partial:
             _pillow().fromarray(pixels).save(partial, format="PNG")
     document = {
         "schema": SCHEMA,
-        "views": files,
-        "joint_position": [float(f"{angle:.9g}") for angle in checked.joint_position.tolist()],
-        "gripper_position": checked.gripper_position,
-        "instruction": instruction,
-        "source": source,
+        **files,
+        "joint_position": [float(f"{angle:.9g}") for angle in observation.joint_position.tolist()],
+        "gripper_position": observation.gripper_position,
+        "instruction": observation.instruction,
+        "source": observation.source,
     }
     write_json(root / FILE, document)
     return root / FILE

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from quant_scene import QuantScene, export_policy
 from tiny import FAMILIES, MINI
 
 from motedge.checkpoint.make import make_checkpoint
@@ -39,3 +40,20 @@ def full_variants(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPat
             Checkpoint.open(checkpoints[name]), root / name, ExportOptions(MINI, parse_variants("all"), "graphs")
         )
     return {name: root / name for name in ("edge", "nano")}
+
+
+class QuantScenes(dict[str, QuantScene]):
+    """Scenes by family, each made when first asked for."""
+
+    def __init__(self, checkpoints: dict[str, Path], root: Path) -> None:
+        self._checkpoints, self._root = checkpoints, root
+
+    def __missing__(self, family: str) -> QuantScene:
+        self[family] = QuantScene.of(export_policy(self._checkpoints[family], self._root / family))
+        return self[family]
+
+
+@pytest.fixture(scope="session")
+def quant_scenes(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> QuantScenes:
+    """A bundle a family with every variant, on which a policy acts, and real forwards of its towers."""
+    return QuantScenes(checkpoints, tmp_path_factory.mktemp("quant"))

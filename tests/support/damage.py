@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import onnx
 from safetensors.torch import load_file, save_file
 
 from motedge.bundle import Bundle
@@ -70,6 +73,19 @@ def flip_byte(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 0xFF
     path.write_bytes(data)
+
+
+def overwrite_weight(bundle: Bundle, graph: str, name: str, value: float, out: Path) -> Bundle:
+    """A copy of a bundle in which one value of a weight is another."""
+    shutil.copytree(bundle.root, out)
+    variant = bundle.variant(graph, "primitive-fp32")
+    model = onnx.load(str(out / variant.file), load_external_data=False)
+    tensor = next(t for t in model.graph.initializer if t.name == name)
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    with open(out / Path(variant.file).parent / place["location"], "r+b") as stream:
+        stream.seek(int(place["offset"]))
+        stream.write(struct.pack("<f", value))
+    return Bundle.open(out)
 
 
 def snapshot(root: Path) -> dict[str, tuple[str, int]]:

@@ -12,7 +12,8 @@ from policy_fakes import make_policy
 
 import motedge.runtime.policy
 from motedge.cli.main import main
-from motedge.runtime.policy.observation_folder import write_observation
+from motedge.runtime.policy.observation import Observation
+from motedge.runtime.policy.observation_folder import read_observation, write_observation
 from motedge.runtime.policy.seeds import RequestSeeds
 
 pytest.importorskip("PIL")
@@ -21,10 +22,9 @@ STATE = "0 -0.5 0 -2.3 0 1.9 0.6 0.1"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_observation(
-        tmp_path / "seen", views={"right": make_image("smooth", 2, [360, 640])}, joint_position=np.zeros(7),
-        gripper_position=0.25, instruction="Open the drawer", source="drawn for a test",
-    )  # fmt: skip
+    views = {"right": make_image("smooth", 2, [360, 640])}
+    seen = Observation(np.zeros(7), 0.25, "Open the drawer", views=views, source="drawn for a test")
+    write_observation(tmp_path / "seen", seen)
     return tmp_path / "seen"
 
 
@@ -141,3 +141,16 @@ def test_plot_without_matplotlib(folder: Path, loaded, monkeypatch: pytest.Monke
 def test_bundle_that_is_none(folder: Path, tmp_path: Path, capsys) -> None:
     assert main(["run", str(tmp_path / "absent"), "--observation", str(folder)]) == 2
     assert "there is no bundle" in capsys.readouterr().err
+
+
+def test_requests_are_recorded_one_behind_the_other(folder: Path, loaded, tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    for _ in range(2):
+        assert main(["run", "bundle", "--observation", str(folder), "--record", str(record), "--repeat", "2"]) == 0
+    assert sorted(path.name for path in record.iterdir()) == [f"request-{number:06d}" for number in range(4)]
+    again = read_observation(record / "request-000003")
+    np.testing.assert_array_equal(again.views["right"], read_observation(folder).views["right"])
+    said = json.loads((record / "request-000003" / "request.json").read_text())
+    assert said["schema"] == "motedge.request/v1"
+    assert set(said["settings"]) == {"steps", "shift", "guidance", "guidance_interval"}
+    assert isinstance(said["seed"], int)
