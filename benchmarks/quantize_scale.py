@@ -1,8 +1,8 @@
 """Full-size quantization on this machine: time, peak memory and size of every recipe.
 
 Every measurement is a process of its own, so that its peak memory is its own. The first recipe calibrates (one
-observation, the whole loop); the others reuse its ranges, as a user would. The fidelity report of one recipe is measured
-apart, because on a CPU it takes longer than all the rest.
+observation, the whole loop); the others reuse its ranges, as a user would. The full fidelity report of one recipe is
+measured apart, because on a CPU it takes longer than all the rest.
 
     python benchmarks/quantize_scale.py --bundle edge-full-bundle --data DATASET --instruction TEXT --work out/scale
 """

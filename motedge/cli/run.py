@@ -64,9 +64,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     out = parser.add_argument_group("result")
     out.add_argument("--out", metavar="FILE", help="write the chunk as JSON")
     out.add_argument("--plot", metavar="FILE", help="draw the chunk beside what the model saw (PNG, PDF, SVG)")
-    out.add_argument(
-        "--record", metavar="DIR", help="add each request to DIR: motedge quantize calibrates on such a folder"
-    )
+    out.add_argument("--record", metavar="DIR", help="add each request to DIR, to calibrate on")
     out.add_argument("--json", action="store_true", help="print the chunk as JSON instead of a table")
     parser.set_defaults(run=run)
 

@@ -21,6 +21,7 @@ from motedge.quant.calibration.options import CalibrationOptions, Needs, needs_o
 from motedge.quant.calibration.progress import Counter
 from motedge.quant.calibration.result import Calibration, CalibrationData, SiteStatistics
 from motedge.quant.calibration.state import CalibrationState, find_known
+from motedge.quant.calibration.store import save_calibration
 from motedge.quant.calibration.towers import calibrate_gen, calibrate_und, gen_forwards
 from motedge.quant.datasets.dataset import Dataset, Moment
 from motedge.quant.datasets.split import Split, split_moments
@@ -73,8 +74,11 @@ def calibrate(
     state = CalibrationState.open(work, origin, data)
     run = _Run(bundle, dataset, split, options, compute_type(bundle, options), state)
     ranges, awq = run.towers(missing)
+    result = Calibration(origin, data, _merge(bundle, known, ranges, awq))
+    # Before the state goes: whatever comes after may be interrupted too
+    save_calibration(work, result)
     state.remove()
-    return Calibration(origin, data, _merge(bundle, known, ranges, awq))
+    return result
 
 
 def compute_type(bundle: Bundle, options: CalibrationOptions) -> str:

@@ -84,8 +84,8 @@ class OnnxRuntimeEngine:
         settings.enable_mem_pattern = True
         # 0 leaves the number to the library
         settings.intra_op_num_threads = options.threads or 0
-        # Quantized weights are multiplied in fp32. The default rounds activations to 8 bits as well, which no recipe asked
-        # for (docs/log.md); releases that don't know the key ignore it
+        # Quantized weights are multiplied in fp32. The default rounds activations to 8 bits as well, which no recipe
+        # asked for (docs/log.md); releases that don't know the key ignore it
         settings.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         # Warnings about constant folding and the like are not the user's; errors come as exceptions
         settings.log_severity_level = 4

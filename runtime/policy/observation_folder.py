@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def write_observation(folder: PathLike, observation: Observation) -> Path:
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
     if observation.image is not None:
-        pictures, files = {"image": observation.image}, {"image": "image.png"}
+        pictures, files = {"image": observation.image}, cast("dict[str, Any]", {"image": "image.png"})
     else:
         pictures = dict(observation.views or {})
         files = {"views": {name: f"{name}.png" if name in pictures else None for name in VIEW_NAMES}}
