@@ -47,7 +47,14 @@ class ImageFolder:
             index = row.get("index") or str(number - 2)
             if not index.isdigit():
                 raise DataError(f"{root / FILE}, line {number}: index is not a whole number", got=repr(index))
-            self._rows[Moment(row.get("episode") or "", int(index))] = {**row, "line": str(number)}
+            moment = Moment(row.get("episode") or "", int(index))
+            if moment in self._rows:
+                raise DataError(
+                    f"{root / FILE}, line {number}: episode and index are those of line {self._rows[moment]['line']}"
+                )
+            self._rows[moment] = {**row, "line": str(number)}
+        if not self._rows:
+            raise DataError(f"{root / FILE} is empty", expected="at least one row below the header")
         for row in self._rows.values():
             for path in self._files(row).values():
                 if not path.is_file():

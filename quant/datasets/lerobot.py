@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
@@ -71,11 +72,20 @@ class LeRobotDataset:
 
     def observation(self, moment: Moment) -> Observation:
         """One row: pictures of all cameras, state and task."""
+        if moment.group not in self._rows or not 0 <= moment.index < len(self._rows[moment.group]["timestamp"]):
+            raise DataError(f"{self.name} has no frame {moment.index} in episode {moment.group!r}")
         rows, states = self._rows[moment.group], self._states(moment.group)
         time_s = float(rows["timestamp"][moment.index])
         views = {}
         for view in self._videos:
-            video, start_s = self._video(view, moment.group)
+            video, start_s, end_s = self._video(view, moment.group)
+            if start_s + time_s >= end_s:
+                raise DataError(
+                    f"{video} has no picture of episode {moment.group}, frame {moment.index}",
+                    expected=f"a time before {end_s:.2f} s, where the episode's pictures end",
+                    got=f"{start_s + time_s:.2f} s",
+                    fix="fetch the data set again: table and video are of different lengths",
+                )
             views[view] = read_frame(video, start_s + time_s)
         return Observation(
             states.joints[moment.index],
@@ -108,7 +118,7 @@ class LeRobotDataset:
                     rows[name].append(values[at])
         if not episodes:
             raise DataError(f"{self.root} is empty", expected="at least one row", got="tables without rows")
-        return episodes
+        return {number: _in_order(rows) for number, rows in episodes.items()}
 
     def _read_states(self, episode: str) -> EpisodeStates:
         return read_states(self._rows[episode])
@@ -127,14 +137,14 @@ class LeRobotDataset:
                 found[str(number)] = {name: values[at] for name, values in table.items()}
         return found
 
-    def _video(self, view: str, episode: str) -> tuple[Path, float]:
-        """The file with an episode's pictures, and where in it the episode starts, in s."""
+    def _video(self, view: str, episode: str) -> tuple[Path, float, float]:
+        """The file with an episode's pictures, and where in it the episode starts and ends, in s."""
         files = self._videos[view]
         if self.kind == "lerobot v2.1":
             named = [path for path in files if path.stem == f"episode_{int(episode):06d}"]
             if not named:
                 raise DataError(f"episode {episode} has no video of the {view} camera", fix="fetch the data set again")
-            return named[0], 0.0
+            return named[0], 0.0, math.inf
         place = self._places.get(episode, {})
         start = [(name, value) for name, value in place.items() if name.endswith("/from_timestamp")]
         for name, value in start:
@@ -144,14 +154,14 @@ class LeRobotDataset:
                 path = self.root / "videos" / camera / f"chunk-{chunk:03d}" / f"file-{file:03d}.mp4"
                 if not path.is_file():
                     raise DataError(f"video {path.relative_to(self.root)} is missing", fix="fetch the data set again")
-                return path, float(value)
-        if len(self._rows) > 1:
+                return path, float(value), float(place.get(f"videos/{camera}/to_timestamp", math.inf))
+        if len(self._rows) > 1 or start:
             raise DataError(
                 f"where episode {episode} lies in the {view} camera's video is not said",
                 expected="videos/<camera>/from_timestamp in meta/episodes",
                 got=", ".join(place) or "no row of this episode",
             )
-        return files[0], 0.0
+        return files[0], 0.0, math.inf
 
     def _task(self, rows: Mapping[str, list[Any]], index: int) -> str:
         number = rows["task_index"][index] if "task_index" in rows else 0
@@ -165,13 +175,26 @@ class LeRobotDataset:
     def _tasks(self) -> dict[int, str]:
         lines, table = self.root / "meta" / "tasks.jsonl", self.root / "meta" / "tasks.parquet"
         if lines.is_file():
-            rows = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines() if line.strip()]
+            try:
+                rows = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines() if line.strip()]
+            except ValueError as error:
+                raise DataError(f"{lines} is not JSON, line by line", got=str(error)) from error
         elif table.is_file():
             columns = _read_table(table)
             rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         else:
             rows = []
-        return {int(row["task_index"]): next((v for v in row.values() if isinstance(v, str)), "") for row in rows}
+        try:
+            return {int(row["task_index"]): next((v for v in row.values() if isinstance(v, str)), "") for row in rows}
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"the tasks of {self.name} have no task_index", got=repr(error)) from error
+
+
+def _in_order(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Rows by their frame number: a table may hold them in any order."""
+    numbers = rows.get("frame_index", rows["timestamp"])
+    order = sorted(range(len(numbers)), key=numbers.__getitem__)
+    return {name: [values[at] for at in order] for name, values in rows.items()}
 
 
 def _read_table(path: Path) -> dict[str, list[Any]]:

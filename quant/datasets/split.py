@@ -71,7 +71,7 @@ def _cut(ordered: list[Moment], calibration: int, held_out: int) -> tuple[list[M
             "the data set is too small",
             expected=f"{calibration} observations to calibrate on and, a gap apart, {held_out} to measure on",
             got=f"{count} observations of one episode",
-            fix=f"give more data, or --observations {max(1, head)} --held-out {max(1, min(held_out, count // 4))}",
+            fix=f"give more data, or --observations {head} --held-out {held_out}" if head > 0 else "give more data",
         )
     return ordered[:head], ordered[count - tail :]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,24 @@ from motedge.quant.fidelity.figures import ErrorSum
 from motedge.quant.fidelity.weights import SiteError
 from motedge.quant.numerics.activation import fake_quantize
 from motedge.quant.parameters import SiteParameters
+from motedge.quant.replay import BRANCHES, Forward
 from motedge.quant.sites import module_sites
 
-# Rows of an input that are looked at in each forward, evenly spread
+# Rows of an input whose error is measured in each forward, evenly spread; the largest value is of all rows
 _ROWS = 512
+
+
+def spread_forwards(forwards: Sequence[Forward], count: int) -> list[Forward]:
+    """About `count` forwards: each step and branch at least once, and different requests by turns."""
+    groups: dict[tuple[int, str], list[Forward]] = {}
+    for forward in forwards:
+        groups.setdefault((forward.step, forward.branch), []).append(forward)
+    rounds = max(1, round(count / max(1, len(groups))))
+    chosen = []
+    for (step, branch), group in groups.items():
+        first = step + BRANCHES.index(branch)
+        chosen += [group[(first + turn) % len(group)] for turn in range(min(rounds, len(group)))]
+    return chosen
 
 
 class ActivationObserver:
@@ -48,10 +63,11 @@ class ActivationObserver:
         known, seen = self._parameters.get(error.site), self._seen.get(error.site, 0)
         if known is None or not seen or not known.input_amax:
             return error
+        ratio = self._largest[error.site] / known.input_amax
         return dataclasses.replace(
             error,
             activation=self._errors[error.site].figures(),
-            range_ratio=self._largest[error.site] / known.input_amax,
+            range_ratio=ratio if math.isfinite(ratio) else None,
             clipped=self._clipped[error.site] / seen,
         )
 
@@ -59,13 +75,19 @@ class ActivationObserver:
         known = self._parameters[name]
 
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x = inputs[0].detach().reshape(-1, inputs[0].shape[-1]).float()
-            x = x[:: max(1, len(x) // _ROWS)]
-            smoothed = x if known.pre_quant_scale is None else x * known.pre_quant_scale.to(self._dtype).to(x)
+            x = inputs[0].detach().reshape(-1, inputs[0].shape[-1])
+            largest = _smoothed(x.abs().amax(0).float(), known, self._dtype).max()
+            self._largest[name] = max(self._largest[name], float(largest))
+            x = x[:: max(1, len(x) // _ROWS)].float()
+            smoothed = _smoothed(x, known, self._dtype)
             self._errors[name].add(fake_quantize(x, known, self._dtype).cpu().numpy(), smoothed.cpu().numpy())
             magnitude = smoothed.abs()
-            self._largest[name] = max(self._largest[name], float(magnitude.max()))
             self._clipped[name] += int((magnitude > (known.input_amax or 0.0)).sum())
             self._seen[name] += magnitude.numel()
 
         return hook
+
+
+def _smoothed(x: Tensor, parameters: SiteParameters, dtype: torch.dtype) -> Tensor:
+    """x [..., in] as it is before it is quantized."""
+    return x if parameters.pre_quant_scale is None else x * parameters.pre_quant_scale.to(dtype).to(x)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from motedge.quant.fidelity.figures import Figures, figures_of
 from motedge.runtime.engine import FloatArray
@@ -14,12 +17,12 @@ from motedge.runtime.policy.embodiments import Embodiment
 
 @dataclass(frozen=True)
 class JointError:
-    """One channel of the actions, over all rows and requests."""
+    """One channel of the actions, over all rows and requests. Errors are None where a value is not finite."""
 
     field: str
     unit: str
-    mean_abs: float
-    max_abs: float
+    mean_abs: float | None
+    max_abs: float | None
     # Greatest minus least value of the reference: what the error is to be seen against
     reference_span: float
 
@@ -31,8 +34,9 @@ class ChunkError:
     # All channels together, as the policy returns them
     overall: Figures
     joints: list[JointError]
-    # Mean |error|, [rows][channels], each channel in its unit
-    rows: list[list[float]]
+    # Mean and greatest |error| over the requests, [rows][channels], each channel in its unit; None: not finite
+    rows: list[list[float | None]]
+    rows_max: list[list[float | None]]
 
 
 def chunk_error(actions: FloatArray, reference: FloatArray, embodiment: Embodiment) -> ChunkError:
@@ -44,10 +48,18 @@ def chunk_error(actions: FloatArray, reference: FloatArray, embodiment: Embodime
         JointError(
             field,
             unit,
-            float(error[:, :, index].mean()),
-            float(error[:, :, index].max()),
+            _finite(error[:, :, index].mean()),
+            _finite(error[:, :, index].max()),
             float(np.ptp(right[:, :, index])),
         )
         for index, (field, unit) in enumerate(zip(embodiment.fields, embodiment.units, strict=True))
     ]
-    return ChunkError(figures_of(own, right), joints, error.mean(0).tolist())
+    return ChunkError(figures_of(own, right), joints, _rows(error.mean(0)), _rows(error.max(0)))
+
+
+def _rows(values: NDArray[Any]) -> list[list[float | None]]:
+    return [[_finite(value) for value in row] for row in values]
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from motedge.bundle import Bundle
-from motedge.errors import UsageError
+from motedge.errors import BundleError, UsageError
 from motedge.quant.fake_quant import fake_quantized
 from motedge.quant.fidelity.options import FidelityOptions
 from motedge.quant.parameters import SiteParameters
@@ -38,13 +38,26 @@ class Sides:
     def engine(self) -> str:
         """In words."""
         if self.base is None:
-            return f"torch {self.options.compute}, quantization emulated"
+            forced = self.quantized is None or self.options.engine == "torch"
+            why = "" if forced else "; onnxruntime can't run the quantized graphs on a CPU"
+            return f"torch {self.options.compute}, quantization emulated with scales in {self.dtype}{why}"
         return f"onnxruntime, {self.base} against {self.base}-{self.recipe}"
 
     @property
     def dtype(self) -> str:
-        """The floating type of the graphs, in which scales are held."""
-        return "fp32" if self.base is None else self.base.rpartition("-")[2]
+        """The floating type of the graphs, in which scales are held; fp32 where there is no quantized graph."""
+        bases = [self.followed(graph) for graph in self.parameters]
+        return next((base.rpartition("-")[2] for base in bases if base), "fp32")
+
+    def followed(self, graph: str) -> str | None:
+        """The unquantized variant of a graph whose quantized form is measured or emulated; None if there is none."""
+        if self.quantized is None:
+            return None
+        if self.base is not None:
+            return self.base
+        suffix = f"-{self.recipe}"
+        known = [name.removesuffix(suffix) for name in self.quantized.graph(graph).variants if name.endswith(suffix)]
+        return next((name for name in known if name in self.source.graph(graph).variants), None)
 
     @contextlib.contextmanager
     def open(self, graph: str, *, quantized: bool) -> Iterator[Engine]:
@@ -75,7 +88,10 @@ def choose_sides(
 
     Raises:
         UsageError: onnxruntime was asked for, and can't run the quantized graphs.
+        BundleError: the quantized bundle has no variant of that recipe.
     """
+    if quantized is not None:
+        _require_recipe(quantized, recipe, parameters)
     bases = [] if quantized is None else cpu_bases(source, quantized, recipe, parameters)
     if options.engine == "onnxruntime" and not bases:
         raise UsageError(
@@ -86,6 +102,18 @@ def choose_sides(
         )
     base = None if options.engine == "torch" or not bases else bases[0]
     return Sides(source, quantized, recipe, parameters, options, base)
+
+
+def _require_recipe(quantized: Bundle, recipe: str, graphs: Iterable[str]) -> None:
+    for graph in graphs:
+        known = sorted({variant.recipe or "none" for variant in quantized.graph(graph).variants.values()})
+        if recipe not in known:
+            raise BundleError(
+                f"graph {graph!r} of {quantized.root} has no variant of recipe {recipe!r}",
+                expected=recipe,
+                got=", ".join(known),
+                fix=f"motedge quantize --recipe {recipe}, or give the bundle that has it",
+            )
 
 
 def cpu_bases(

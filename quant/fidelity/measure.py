@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import gc
-import importlib.metadata
 import logging
 import math
-import platform
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
-import motedge
 from motedge.bundle import Bundle
-from motedge.doctor.host import examine_host
 from motedge.errors import BundleError
 from motedge.quant.calibration.job import open_vae
 from motedge.quant.calibration.result import CalibrationData
 from motedge.quant.datasets.dataset import Dataset, Moment
-from motedge.quant.fidelity.activations import ActivationObserver
+from motedge.quant.fidelity.activations import ActivationObserver, spread_forwards
 from motedge.quant.fidelity.chunk import chunk_error
 from motedge.quant.fidelity.engines import Sides, choose_sides
+from motedge.quant.fidelity.facts import collect_facts
 from motedge.quant.fidelity.figures import Figures
 from motedge.quant.fidelity.loops import GEN, UND, LoopErrors, VelocityError, run_loops
 from motedge.quant.fidelity.options import FidelityOptions
@@ -30,20 +25,21 @@ from motedge.quant.fidelity.verdict import judge
 from motedge.quant.fidelity.weights import SiteError, weight_errors
 from motedge.quant.parameters import SiteParameters
 from motedge.quant.replay import RequestReader, encode_prompts, repeat_forward
-from motedge.quant.source import best_variant, torch_dtype
+from motedge.quant.source import torch_dtype
 from motedge.quant.towers import open_tower
+from motedge.runtime.comparison import Gate
 from motedge.runtime.policy.embodiments import find_embodiment
 from motedge.runtime.request import GenInputs, SamplerSettings
 
 __all__ = ["FidelityOptions", "measure_fidelity"]
 
-# Forwards on which activations are looked at, spread over requests, steps and branches
+# Forwards on which activations are looked at, about; every step and branch is among them
 _ACTIVATION_FORWARDS = 8
 _NO_TASKS = (
     "This is open-loop error: how far numbers moved. It does not predict task success; only runs of the task do."
 )
+_EMULATED = "Quantization was emulated in torch: the graphs themselves were not run."
 _NO_LATENCY = "no target was named, and none is measured here"
-_VERSIONS = ("torch", "onnx", "onnxruntime", "nvidia-modelopt", "numpy")
 _log = logging.getLogger(__name__)
 
 
@@ -70,7 +66,8 @@ def measure_fidelity(
         options: how, and the gate.
 
     Raises:
-        BundleError: the two bundles are of different checkpoints.
+        BundleError: the two bundles are of different checkpoints; the quantized one lacks the recipe; the source is
+            quantized itself.
         UsageError: onnxruntime was asked for and can't run the graphs.
     """
     start = time.perf_counter()
@@ -90,8 +87,8 @@ def measure_fidelity(
     if loops is not None:
         embodiment = find_embodiment(str(source.manifest.policy.get("embodiment", "")))
         chunk = chunk_error(loops.actions, loops.reference_actions, embodiment)
-    deciding = [] if loops is None or chunk is None else _deciding(loops, chunk.overall)
-    facts = _facts(source, calibration, held_out, sides, time.perf_counter() - start)
+    deciding = [] if loops is None or chunk is None else _deciding(loops, chunk.overall, options.gate)
+    facts = collect_facts(sides, calibration, dataset, held_out, time.perf_counter() - start)
     return FidelityReport(
         recipe=recipe_id,
         verdict=judge(options.gate, deciding),
@@ -102,7 +99,7 @@ def measure_fidelity(
         chunk=chunk,
         size=_sizes(source, quantized, sides),
         facts=facts,
-        caveats=_caveats(source, calibration),
+        caveats=_caveats(source, calibration, sides),
         latency={"predicted_ms": None, "why": _NO_LATENCY},
     )
 
@@ -134,8 +131,7 @@ def _with_activations(
         if graph == UND:
             encode_prompts(source, tower, requests, settings)
         else:
-            step = max(1, math.ceil(len(loops.forwards) / _ACTIVATION_FORWARDS))
-            for forward in loops.forwards[::step]:
+            for forward in spread_forwards(loops.forwards, _ACTIVATION_FORWARDS):
                 repeat_forward(tower, forward)
         observer.close()
         others = [site for site in sites if site.graph != graph]
@@ -145,10 +141,10 @@ def _with_activations(
     return sites
 
 
-def _deciding(loops: LoopErrors, chunk: Figures) -> list[tuple[str, Figures]]:
-    def badness(entry: VelocityError) -> float:
+def _deciding(loops: LoopErrors, chunk: Figures, gate: Gate) -> list[tuple[str, Figures]]:
+    def badness(entry: VelocityError) -> tuple[bool, float]:
         value = entry.teacher_forced.relative_l2
-        return math.inf if value is None else value
+        return not entry.teacher_forced.passes(gate), math.inf if value is None else value
 
     worst = max(loops.velocities, key=badness)
     return [
@@ -161,13 +157,12 @@ def _deciding(loops: LoopErrors, chunk: Figures) -> list[tuple[str, Figures]]:
 def _sizes(source: Bundle, quantized: Bundle | None, sides: Sides) -> dict[str, dict[str, int]]:
     found = {}
     for graph in sides.parameters:
-        base = sides.base or best_variant(source, graph)
-        if quantized is None or f"{base}-{sides.recipe}" not in quantized.graph(graph).variants:
-            continue
-        found[graph] = {
-            "source_bytes": _bytes(source, graph, base),
-            "quantized_bytes": _bytes(quantized, graph, f"{base}-{sides.recipe}"),
-        }
+        base = sides.followed(graph)
+        if quantized is not None and base is not None:
+            found[graph] = {
+                "source_bytes": _bytes(source, graph, base),
+                "quantized_bytes": _bytes(quantized, graph, f"{base}-{sides.recipe}"),
+            }
     return found
 
 
@@ -175,48 +170,12 @@ def _bytes(bundle: Bundle, graph: str, variant: str) -> int:
     return sum(bundle.path(name).stat().st_size for name in bundle.variant(graph, variant).weights)
 
 
-def _facts(
-    source: Bundle, calibration: CalibrationData | None, held_out: Sequence[Moment], sides: Sides, seconds: float
-) -> dict[str, Any]:
-    model = source.manifest.model
-    data = None
-    if calibration is not None:
-        data = {
-            "dataset": calibration.dataset,
-            "kind": calibration.kind,
-            "fingerprint": calibration.fingerprint,
-            "rule": calibration.rule,
-            "calibration": [list(pair) for pair in calibration.calibration],
-            "held_out": [[moment.group, moment.index] for moment in held_out],
-            "forwards": dict(calibration.forwards),
-            "settings": dict(calibration.settings),
-            "notes": list(calibration.notes),
-        }
-    versions = {name: importlib.metadata.version(name) for name in _VERSIONS if _installed(name)}
-    return {
-        "model": {name: model.get(name) for name in ("family", "variant", "checkpoint")},
-        "shape_set": source.manifest.shape_set.get("name"),
-        "engine": sides.engine,
-        "data": data,
-        "machine": {"cpu": examine_host(Path.cwd()).cpu, "device": sides.options.device},
-        "versions": {"motedge": motedge.__version__, **versions, "python": platform.python_version()},
-        "seconds": round(seconds, 1),
-    }
-
-
-def _caveats(source: Bundle, calibration: CalibrationData | None) -> list[str]:
+def _caveats(source: Bundle, calibration: CalibrationData | None, sides: Sides) -> list[str]:
     random = [note for note in source.manifest.notes if "random" in note]
+    emulated = [_EMULATED] if sides.base is None else []
     data = [] if calibration is None else [f"Data: {calibration.rule}."]
-    return [_NO_TASKS, *(f"{note[0].upper()}{note[1:]}." for note in random), *data]
+    return [_NO_TASKS, *(f"{note[0].upper()}{note[1:]}." for note in random), *emulated, *data]
 
 
 def _origin(bundle: Bundle) -> object:
     return bundle.manifest.model["checkpoint"]["fingerprint"]
-
-
-def _installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True

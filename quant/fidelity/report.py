@@ -49,9 +49,10 @@ class FidelityReport:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> FidelityReport:
         """Parses the JSON form; BundleError for another schema."""
-        values = dict(raw)
-        if values.pop("schema", None) != SCHEMA:
-            raise BundleError("this is no fidelity report", expected=SCHEMA, got=raw.get("schema"))
+        values = dict(raw) if isinstance(raw, Mapping) else {}
+        schema = values.pop("schema", None)
+        if schema != SCHEMA:
+            raise BundleError("this is no fidelity report", expected=SCHEMA, got=schema)
         try:
             values["verdict"] = _verdict(values["verdict"])
             values["sites"] = [_site(site) for site in values["sites"]]
@@ -61,7 +62,7 @@ class FidelityReport:
             chunk = values["chunk"]
             if chunk is not None:
                 joints = [JointError(**joint) for joint in chunk["joints"]]
-                values["chunk"] = ChunkError(Figures(**chunk["overall"]), joints, chunk["rows"])
+                values["chunk"] = ChunkError(Figures(**chunk["overall"]), joints, chunk["rows"], chunk["rows_max"])
             return cls(**values)
         except (KeyError, TypeError) as error:
             raise BundleError("the fidelity report is damaged", got=str(error), fix="quantize again") from error
@@ -77,8 +78,12 @@ def write_report(folder: Path, report: FidelityReport) -> None:
 
 
 def read_report(folder: Path) -> FidelityReport:
-    """Reads report.json."""
-    return FidelityReport.from_dict(json.loads((folder / JSON).read_text(encoding="utf-8")))
+    """Reads report.json; BundleError if there is none, or it is damaged."""
+    try:
+        raw = json.loads((folder / JSON).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{folder / JSON} can't be read", got=str(error), fix="quantize again") from error
+    return FidelityReport.from_dict(raw)
 
 
 def _figures(raw: Mapping[str, Any] | None) -> Figures | None:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from hooked_calibration import hooked_calibration
 from onnx import numpy_helper
 from tiny import MINI_POLICY
@@ -140,6 +141,18 @@ def test_weight_errors_are_those_of_rounding_by_hand(bundle: Bundle, reports: Re
             assert site.weight.max_abs == pytest.approx(np.abs(error).max(), rel=1e-2)
             assert (site.scheme, site.weight_bits, site.activation) == ("int8-w8a16", 8.0, None)
             assert site.parameters == weight.size == site.weight.elements
+
+
+def test_smoothing_is_undone_before_a_weight_is_compared(bundle: Bundle) -> None:
+    site = "layers.1.self_attn.add_v_proj"
+    weight = initializers(bundle, GEN)[f"{site}.weight"]
+    factor = np.geomspace(0.1, 10.0, len(weight)).astype(np.float32)
+    known = {GEN: {site: SiteParameters(SCHEMES["int8-sq"], 1.0, torch.from_numpy(factor))}}
+    found = measure_fidelity(bundle, None, "int8-sq", known, None, None, (), OPTIONS).sites[0].weight
+    smoothed = weight / factor[:, None]
+    scale = np.abs(smoothed).max(0) / np.float32(127)
+    error = np.rint(smoothed / scale) * scale * factor[:, None] - weight
+    assert found.relative_l2 == pytest.approx(np.linalg.norm(error) / np.linalg.norm(weight), rel=1e-3)
 
 
 def recorded(bundle: Bundle, moments: tuple[Moment, ...]) -> list[Forward]:
@@ -356,4 +369,26 @@ def test_what_can_not_be_measured(bundle: Bundle, plans: Plans) -> None:
 
 def test_torch_on_request_though_onnxruntime_could(bundle: Bundle, quantized: Bundle, plans: Plans) -> None:
     report = measure(bundle, quantized, plans, "w8a16", FidelityOptions(engine="torch"), HELD_OUT[:1])
-    assert report.facts["engine"] == "torch fp32, quantization emulated" and report.verdict.status == "passed"
+    assert report.facts["engine"] == "torch fp32, quantization emulated with scales in fp32"
+    assert report.verdict.status == "passed" and report.size
+
+
+def test_graphs_that_no_cpu_runs_are_emulated_and_the_report_says_so(bundle: Bundle, quantized: Bundle) -> None:
+    """The variants renamed to what onnxruntime can't run: only names and types of them matter here."""
+
+    def renamed(original: Bundle) -> Bundle:
+        graphs = {}
+        for graph, entry in original.manifest.graphs.items():
+            own = {name.replace(BASE, "fused-bf16"): variant for name, variant in entry.variants.items()}
+            graphs[graph] = dataclasses.replace(entry, variants=own)
+        return Bundle(original.root, dataclasses.replace(original.manifest, graphs=graphs))
+
+    source, other = renamed(bundle), renamed(quantized)
+    known = {GEN: {"layers.0.self_attn.add_q_proj": SiteParameters(SCHEMES["int8-w8a16"])}}
+    report = measure_fidelity(source, other, "w8a16", known, None, None, (), OPTIONS)
+    assert "onnxruntime can't run the quantized graphs on a CPU" in report.facts["engine"]
+    assert "scales in bf16" in report.facts["engine"] and set(report.size) == {GEN}
+    finer = measure_fidelity(bundle, quantized, "w8a16", known, None, None, (), OPTIONS)
+    assert report.sites[0].weight != finer.sites[0].weight
+    with pytest.raises(UsageError, match="onnxruntime can't run"):
+        measure_fidelity(source, other, "w8a16", known, None, None, (), FidelityOptions(engine="onnxruntime"))

@@ -67,6 +67,7 @@ def write_v3(root: Path, lengths: tuple[int, ...] = (12, 9), task: str = "open t
             f"videos/{CAMERA}/chunk_index": [0] * len(lengths),
             f"videos/{CAMERA}/file_index": [0] * len(lengths),
             f"videos/{CAMERA}/from_timestamp": [float(start) for start in starts],
+            f"videos/{CAMERA}/to_timestamp": [float(s + n / FPS) for s, n in zip(starts, lengths, strict=True)],
         },
     )
     write_table(root / "meta/tasks.parquet", {"task_index": [0], "task": [task]})

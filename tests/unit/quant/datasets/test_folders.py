@@ -55,6 +55,15 @@ def test_bad_rows_are_named(tmp_path: Path, line: str, message: str) -> None:
         open_dataset(_folder(tmp_path / "set", line)).observation(Moment("0", 0))
 
 
+def test_rows_that_are_one_moment_or_none(tmp_path: Path) -> None:
+    row = f"0.png,,{STATE},go,a,7"
+    header = f"wrist,left,{JOINTS},gripper,instruction,episode,index"
+    with pytest.raises(DataError, match="line 3: episode and index are those of line 2"):
+        open_dataset(_folder(tmp_path / "a", row, row, header=header))
+    with pytest.raises(DataError, match="is empty"):
+        open_dataset(_folder(tmp_path / "b"))
+
+
 def test_missing_columns(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column joint_7"):
         open_dataset(_folder(tmp_path / "a", header=f"wrist,{JOINTS.replace(',joint_7', '')},gripper"))

@@ -75,6 +75,46 @@ def test_a_video_that_ends_too_early(tmp_path: Path) -> None:
         open_dataset(root).observation(Moment("1", 0))
 
 
+def test_pictures_of_the_next_episode_are_not_taken(tmp_path: Path) -> None:
+    """A table that is longer than its stretch of a shared video."""
+    root = write_v3(tmp_path / "set")
+    longer = [rows(0, 15), rows(1, 9)]
+    joined = {name: [value for episode in longer for value in episode[name]] for name in longer[0]}
+    write_table(root / "data/chunk-000/file-000.parquet", joined)
+    dataset = open_dataset(root)
+    dataset.observation(Moment("0", 11))
+    with pytest.raises(DataError, match="has no picture of episode 0, frame 13"):
+        dataset.observation(Moment("0", 13))
+    with pytest.raises(DataError, match="no frame 15"):
+        dataset.observation(Moment("0", 15))
+    with pytest.raises(DataError, match="episode '7'"):
+        dataset.observation(Moment("7", 0))
+
+
+def test_rows_in_any_order(tmp_path: Path) -> None:
+    root = write_v21(tmp_path / "set", lengths=(6,))
+    table = rows(0, 6)
+    write_table(root / "data/chunk-000/episode_000000.parquet", {k: v[::-1] for k, v in table.items()})
+    seen = open_dataset(root).observation(Moment("0", 4))
+    assert seen.joint_position[0] == pytest.approx(0.04)
+    assert abs(float(seen.views["wrist"].mean()) - brightness(4)) < 3
+
+
+def test_a_video_that_meta_names_and_is_not_there(tmp_path: Path) -> None:
+    root = write_v3(tmp_path / "set")
+    (root / f"videos/{CAMERA}/chunk-000/file-000.mp4").rename(root / f"videos/{CAMERA}/chunk-000/file-007.mp4")
+    with pytest.raises(DataError, match=r"file-000\.mp4 is missing"):
+        open_dataset(root).observation(Moment("0", 0))
+
+
+@pytest.mark.parametrize("text", ['{"task": "x"}', "not json"])
+def test_damaged_tasks(tmp_path: Path, text: str) -> None:
+    root = write_v21(tmp_path / "set")
+    (root / "meta/tasks.jsonl").write_text(text + "\n")
+    with pytest.raises(DataError, match="task"):
+        open_dataset(root).observation(Moment("0", 0))
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
