@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from motedge.errors import MissingPackageError
+from motedge.quant.calibration.observers import require_modelopt
 from motedge.quant.sites import module_sites
 
 # Arguments of a layer after x
@@ -40,7 +40,7 @@ def search_layer(
     Returns:
         Site -> fp32 [in], what the weight's rows are multiplied by.
     """
-    quantization = _modelopt()
+    quantization = require_modelopt()
     names = [name for name in wanted if name.startswith(prefix)]
     originals = {name: _swap(layer, name.removeprefix(prefix)) for name in names}
 
@@ -100,14 +100,6 @@ def _quiet() -> Any:
         yield
     for line in filter(None, said.getvalue().splitlines()):
         _log.debug("modelopt: %s", line)
-
-
-def _modelopt() -> Any:
-    try:
-        import modelopt.torch.quantization as quantization
-    except ImportError as error:
-        raise MissingPackageError(error.name or "nvidia-modelopt", extra="quant", purpose="to calibrate") from error
-    return quantization
 
 
 def layer_numbers(module: nn.Module, wanted: Iterable[str]) -> set[int]:

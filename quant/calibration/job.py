@@ -17,6 +17,7 @@ from torch import Tensor
 
 from motedge.bundle import Bundle
 from motedge.files import PathLike
+from motedge.quant.calibration.observers import require_modelopt
 from motedge.quant.calibration.options import CalibrationOptions, Needs, needs_of
 from motedge.quant.calibration.progress import Counter
 from motedge.quant.calibration.result import Calibration, CalibrationData, SiteStatistics
@@ -71,6 +72,7 @@ def calibrate(
     if missing.none:
         _log.info("calibration is up to date")
         return Calibration(origin, data, known)
+    require_modelopt()
     state = CalibrationState.open(work, origin, data)
     run = _Run(bundle, dataset, split, options, compute_type(bundle, options), state)
     ranges, awq = run.towers(missing)
@@ -113,6 +115,9 @@ class _Run:
         gc.collect()
         gen = open_tower(self.bundle, GEN, compute=self.compute, device=self.options.device)
         calibrate_gen(self.bundle, gen, requests, settings, prompts, missing, self.state, self.options)
+        del gen
+        # Modules hold reference cycles, and the mapped weights with them
+        gc.collect()
         return self.state.ranges, self.state.awq
 
     def _requests(self) -> tuple[SamplerSettings, list[GenInputs]]:

@@ -64,7 +64,9 @@ class RangeObserver:
 
 def require_ranges(graph: str, amax: Mapping[str, Tensor], sites: Iterable[str]) -> None:
     """ExportError for a site whose input was zero in every forward, or that never ran."""
-    for name in sites:
+    wanted = set(sites)
+    # In the order of the graph: what follows a dead projection is dead too
+    for name in [*filter(wanted.__contains__, amax), *sorted(wanted - amax.keys())]:
         if name not in amax or not bool(amax[name].max() > 0):
             raise ExportError(
                 f"graph {graph!r}: the input of {name} was zero in all of calibration",
@@ -73,9 +75,18 @@ def require_ranges(graph: str, amax: Mapping[str, Tensor], sites: Iterable[str])
             )
 
 
-def _max_calibrator() -> Any:
+def require_modelopt() -> Any:
+    """ModelOpt's quantization package; MissingPackageError without it.
+
+    To be called before a tower is loaded: on import ModelOpt keeps exceptions of its own, and with their tracebacks
+    everything that the frames on the stack hold.
+    """
     try:
-        from modelopt.torch.quantization.calib import MaxCalibrator
+        import modelopt.torch.quantization as quantization
     except ImportError as error:
         raise MissingPackageError(error.name or "nvidia-modelopt", extra="quant", purpose="to calibrate") from error
-    return MaxCalibrator(num_bits=8, axis=-1, unsigned=False)
+    return quantization
+
+
+def _max_calibrator() -> Any:
+    return require_modelopt().calib.MaxCalibrator(num_bits=8, axis=-1, unsigned=False)

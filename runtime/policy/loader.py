@@ -53,11 +53,11 @@ def load_policy(
         deterministic_seed: The same seed for every request.
         embodiment: None takes the bundle's own.
         threads: CPU threads; None leaves it to the backend.
-        settings: Fields of `SamplerSettings` (steps, shift, guidance, guidance_interval) that differ from the bundle's.
+        settings: Fields of `SamplerSettings` that differ from the bundle's.
 
     Raises:
         BundleError: a file is missing, changed or damaged.
-        UsageError: an unknown setting, backend or variant, or a value out of range.
+        UsageError: an unknown setting, backend, variant or recipe, or a value out of range.
         ObservationError: an embodiment that is unknown or that motedge can't serve.
         HostError: a library is missing or too old.
     """
@@ -74,7 +74,6 @@ def load_policy(
     bundle.check_files(_read_by_policy(bundle), content=content)
     tokenizer = PromptTokenizer.open(bundle)
     tables = Tables.open(bundle)
-    options = EngineOptions(threads=threads, check_content=content)
     parts = {
         "tokenizer": tokenizer,
         "shape": shape,
@@ -83,12 +82,9 @@ def load_policy(
         "prompt_format": str(defaults.get("prompt_format", "json")),
         "seeds": seeds,
     }
-    return _assemble(
-        bundle,
-        tables,
-        parts,
-        lambda graph: open_engine(bundle, graph, backend=engine, variant=variant, recipe=recipe, options=options),
-    )
+    options = EngineOptions(threads=threads, check_content=content)
+    choice: Any = {"backend": engine, "variant": variant, "recipe": recipe}
+    return _assemble(bundle, tables, parts, lambda graph: open_engine(bundle, graph, options=options, **choice))
 
 
 def _assemble(bundle: Bundle, tables: Tables, parts: Mapping[str, Any], open_graph: Callable[[str], Engine]) -> Policy:
