@@ -78,6 +78,10 @@ def run(args: argparse.Namespace) -> int:
 
         # Before the long part, not after it
         check_target(Path(args.plot))
+    if args.record:
+        from motedge.runtime.policy.request_record import check_record_folder
+
+        check_record_folder(args.record)
     observation = _observation(args)
     from motedge.runtime.policy import load_policy
 

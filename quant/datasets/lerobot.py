@@ -1,210 +1,202 @@
 """LeRobot data sets, v3 and v2.1: parquet tables and mp4 videos. The files decide what is there, not meta/info.json.
 
-v3:   data/chunk-*/file-*.parquet, videos/<camera>/chunk-*/file-*.mp4, several episodes a file
-v2.1: data/chunk-*/episode_*.parquet, videos/chunk-*/<camera>/episode_*.mp4
+v3:   data/chunk-*/file-*.parquet, several episodes a file
+v2.1: data/chunk-*/episode_*.parquet
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from motedge.errors import DataError, MissingPackageError
+import numpy as np
+from numpy.typing import NDArray
+
+from motedge.errors import DataError, ObservationError
 from motedge.quant.datasets.dataset import Moment, fingerprint_files
-from motedge.quant.datasets.droid_columns import EpisodeStates, read_states
+from motedge.quant.datasets.droid_columns import STATE, EpisodeStates, read_states, state_columns
+from motedge.quant.datasets.episode_videos import EpisodeVideos
+from motedge.quant.datasets.parquet_tables import column_names, read_columns
+from motedge.quant.datasets.task_texts import read_tasks, task_text
 from motedge.quant.datasets.video import read_frame
 from motedge.runtime.policy.observation import Observation
-from motedge.runtime.policy.views import VIEW_NAMES
 
-# Words in a camera's name -> its place in the policy's picture. The second exterior camera's left eye is the one over
-# the right shoulder
-_CAMERAS = {
-    "wrist": ("wrist",),
-    "left": ("exterior_image_1", "exterior_1"),
-    "right": ("exterior_image_2", "exterior_2"),
-}
+_INDEX = ("episode_index", "timestamp", "frame_index", "task_index")
 _EPISODES_KEPT = 8
 
 
+@dataclass(frozen=True)
+class _Episode:
+    """Rows of one episode, in order of time."""
+
+    number: int
+    tables: tuple[Path, ...]
+    # [N], from the episode's start
+    times_s: NDArray[np.float64]
+    # [N], or None where the tables have no task_index
+    tasks: Optional[NDArray[np.int64]]
+
+
 class LeRobotDataset:
-    """One data set folder. Tables are read when opened, states and pictures when asked for."""
+    """One data set folder. What says which rows there are is read when opened, states and pictures when asked for."""
 
     def __init__(self, root: Path, instruction: Optional[str] = None) -> None:
         """`instruction` takes the place of the data set's own.
 
         Raises:
-            DataError: no table, no camera, or a table without its columns.
+            DataError: no table, no camera, no episode with its videos, or a table without its columns.
         """
-        self.root, self.name, self._instruction = root, root.name, instruction
+        self.root, self.name, self._instruction = root, root.resolve().name, instruction
         self._tables = sorted((root / "data").rglob("*.parquet"))
         if not self._tables:
             raise DataError(f"{root} holds no episode", expected="data/chunk-*/*.parquet", fix="check the path")
         old = self._tables[0].name.startswith("episode_")
         self.kind = "lerobot v2.1" if old else "lerobot v3"
-        self._rows = self._read_rows()
-        self._places = {} if old else self._video_places()
-        self._videos = {view: found for view in VIEW_NAMES if (found := self._find_videos(view))}
-        if not self._videos:
-            cameras = sorted({path.parent.name for path in root.rglob("*.mp4")})
-            raise DataError(
-                f"{root} has no camera that the policy knows",
-                expected="a video folder with wrist, exterior_1 or exterior_2 in its name",
-                got=", ".join(cameras) or "no mp4 file",
-            )
+        self._episodes = _read_episodes(self.name, self._tables)
+        if not self._episodes:
+            raise DataError(f"{root} is empty", expected="at least one row", got="tables without rows")
+        self._videos = EpisodeVideos(root, old=old, episodes=len(self._episodes))
+        self._seen = self._episodes_with_videos()
         self._states = functools.lru_cache(maxsize=_EPISODES_KEPT)(self._read_states)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Missing cameras, and repairs of the first episode's states."""
-        absent = [view for view in VIEW_NAMES if view not in self._videos]
-        gap = (f"{len(absent)} of {len(VIEW_NAMES)} cameras are missing: {', '.join(absent)}",) if absent else ()
-        return (*gap, *self._states(next(iter(self._rows))).notes)
+        """Missing cameras and videos, and repairs of the first episode's states."""
+        lost = len(self._episodes) - len(self._seen)
+        gap = (f"{lost} of {len(self._episodes)} episodes lack a video and are left out",) if lost else ()
+        return (*self._videos.notes, *gap, *self._states(self._seen[0]).notes)
 
     def moments(self) -> list[Moment]:
-        """Every row of every episode."""
-        return [
-            Moment(episode, index) for episode, rows in self._rows.items() for index in range(len(rows["timestamp"]))
-        ]
+        """Every row of every episode whose videos are there."""
+        return [Moment(group, index) for group in self._seen for index in range(len(self._episodes[group].times_s))]
 
     def observation(self, moment: Moment) -> Observation:
         """One row: pictures of all cameras, state and task."""
-        if moment.group not in self._rows or not 0 <= moment.index < len(self._rows[moment.group]["timestamp"]):
+        episode = self._episodes.get(moment.group)
+        if episode is None or not 0 <= moment.index < len(episode.times_s):
             raise DataError(f"{self.name} has no frame {moment.index} in episode {moment.group!r}")
-        rows, states = self._rows[moment.group], self._states(moment.group)
-        time_s = float(rows["timestamp"][moment.index])
-        views = {}
-        for view in self._videos:
-            video, start_s, end_s = self._video(view, moment.group)
-            if start_s + time_s >= end_s:
-                raise DataError(
-                    f"{video} has no picture of episode {moment.group}, frame {moment.index}",
-                    expected=f"a time before {end_s:.2f} s, where the episode's pictures end",
-                    got=f"{start_s + time_s:.2f} s",
-                    fix="fetch the data set again: table and video are of different lengths",
-                )
-            views[view] = read_frame(video, start_s + time_s)
-        return Observation(
-            states.joints[moment.index],
-            float(states.gripper[moment.index]),
-            self._instruction or self._task(rows, moment.index),
-            views=views,
-            source="; ".join(
-                (f"LeRobot dataset {self.name}, episode {moment.group}, frame {moment.index}", *states.notes)
-            ),
-        )
+        where = f"{self.name}, episode {moment.group}, frame {moment.index}"
+        views = {view: self._picture(view, episode, moment.index) for view in self._videos.cameras}
+        states = self._states(moment.group)
+        try:
+            return Observation(
+                states.joints[moment.index],
+                float(states.gripper[moment.index]),
+                self._instruction or self._task(episode, moment.index, where),
+                views=views,
+                source="; ".join((f"LeRobot dataset {where}", *states.notes)),
+            )
+        except ObservationError as error:
+            raise DataError(f"{where}: the policy can't take it", got=str(error)) from error
 
     def fingerprint(self) -> str:
         """See motedge.quant.datasets.dataset.Dataset."""
-        videos = [path for files in self._videos.values() for path in files]
         meta = [path for path in (self.root / "meta").rglob("*") if path.is_file()]
-        return fingerprint_files(self.root, [*self._tables, *videos, *meta], self._instruction or "")
+        return fingerprint_files(self.root, [*self._tables, *self._videos.files(), *meta], self._instruction or "")
 
-    def _read_rows(self) -> dict[str, dict[str, list[Any]]]:
-        """Episode -> column -> values, in order of time."""
-        episodes: dict[str, dict[str, list[Any]]] = {}
-        for table in map(_read_table, self._tables):
-            missing = [name for name in ("timestamp", "episode_index") if name not in table]
-            if missing:
-                raise DataError(
-                    f"{self.root.name}: a table has no column {missing[0]}", got=", ".join(sorted(table)) or "no column"
-                )
-            for at, number in enumerate(table["episode_index"]):
-                rows = episodes.setdefault(str(number), {name: [] for name in table})
-                for name, values in table.items():
-                    rows[name].append(values[at])
-        if not episodes:
-            raise DataError(f"{self.root} is empty", expected="at least one row", got="tables without rows")
-        return {number: _in_order(rows) for number, rows in episodes.items()}
-
-    def _read_states(self, episode: str) -> EpisodeStates:
-        return read_states(self._rows[episode])
-
-    def _find_videos(self, view: str) -> list[Path]:
-        words = _CAMERAS[view]
-        files = sorted((self.root / "videos").rglob("*.mp4"))
-        return [path for path in files if any(word in part for word in words for part in path.parts[-3:-1])]
-
-    def _video_places(self) -> dict[str, Mapping[str, Any]]:
-        """Episode -> its row of meta/episodes, of a v3 data set."""
-        files = sorted((self.root / "meta" / "episodes").rglob("*.parquet"))
-        found: dict[str, Mapping[str, Any]] = {}
-        for table in map(_read_table, files):
-            for at, number in enumerate(table.get("episode_index", ())):
-                found[str(number)] = {name: values[at] for name, values in table.items()}
-        return found
-
-    def _video(self, view: str, episode: str) -> tuple[Path, float, float]:
-        """The file with an episode's pictures, and where in it the episode starts and ends, in s."""
-        files = self._videos[view]
-        if self.kind == "lerobot v2.1":
-            named = [path for path in files if path.stem == f"episode_{int(episode):06d}"]
-            if not named:
-                raise DataError(f"episode {episode} has no video of the {view} camera", fix="fetch the data set again")
-            return named[0], 0.0, math.inf
-        place = self._places.get(episode, {})
-        start = [(name, value) for name, value in place.items() if name.endswith("/from_timestamp")]
-        for name, value in start:
-            camera = name.split("/")[1]
-            if any(word in camera for word in _CAMERAS[view]):
-                chunk, file = (int(place[f"videos/{camera}/{part}_index"]) for part in ("chunk", "file"))
-                path = self.root / "videos" / camera / f"chunk-{chunk:03d}" / f"file-{file:03d}.mp4"
-                if not path.is_file():
-                    raise DataError(f"video {path.relative_to(self.root)} is missing", fix="fetch the data set again")
-                return path, float(value), float(place.get(f"videos/{camera}/to_timestamp", math.inf))
-        if len(self._rows) > 1 or start:
+    def _picture(self, view: str, episode: _Episode, index: int) -> NDArray[np.uint8]:
+        stretch = self._videos.find(view, episode.number)
+        time_s = stretch.start_s + float(episode.times_s[index])
+        if time_s >= stretch.end_s:
             raise DataError(
-                f"where episode {episode} lies in the {view} camera's video is not said",
-                expected="videos/<camera>/from_timestamp in meta/episodes",
-                got=", ".join(place) or "no row of this episode",
+                f"{stretch.video} has no picture of episode {episode.number}, frame {index}",
+                expected=f"a time before {stretch.end_s:.2f} s, where the episode's pictures end",
+                got=f"{time_s:.2f} s",
+                fix="fetch the data set again: table and video are of different lengths",
             )
-        return files[0], 0.0, math.inf
+        return read_frame(stretch.video, time_s)
 
-    def _task(self, rows: Mapping[str, list[Any]], index: int) -> str:
-        number = rows["task_index"][index] if "task_index" in rows else 0
-        text = self._tasks.get(int(number), "")
-        # DROID joins up to three annotations with bars; without any, only the bars are there
-        if not text.strip(" |"):
-            raise DataError("the data set has no task text", got=repr(text), fix="give --instruction TEXT")
-        return text
+    def _episodes_with_videos(self) -> list[str]:
+        """A part of a data set may have been fetched: episodes that lack a video are not there."""
+        seen, problem = [], None
+        for group, episode in self._episodes.items():
+            try:
+                for view in self._videos.cameras:
+                    self._videos.find(view, episode.number)
+            except DataError as error:
+                problem = problem or error
+            else:
+                seen.append(group)
+        if not seen and problem is not None:
+            raise problem
+        return seen
+
+    def _read_states(self, group: str) -> EpisodeStates:
+        """A whole episode at once: solving joints from poses goes row by row."""
+        episode = self._episodes[group]
+        columns: dict[str, list[Any]] = {}
+        names = column_names(episode.tables[0])
+        wanted = {*state_columns(names), "frame_index", "timestamp"}
+        for path in episode.tables:
+            table = read_columns(path, wanted, episode=episode.number)
+            if columns and table.keys() != columns.keys():
+                raise DataError(
+                    f"tables of episode {group} have different columns",
+                    expected=", ".join(columns),
+                    got=f"{', '.join(table)} in {path.name}",
+                )
+            for name, values in table.items():
+                columns.setdefault(name, []).extend(values)
+        order = _order(columns)
+        return read_states(
+            {name: [values[at] for at in order] for name, values in columns.items()},
+            names=names,
+            axes=self._state_axes,
+        )
+
+    def _task(self, episode: _Episode, index: int, where: str) -> str:
+        number = None if episode.tasks is None else int(episode.tasks[index])
+        return task_text(self._tasks, number, where)
 
     @functools.cached_property
     def _tasks(self) -> dict[int, str]:
-        lines, table = self.root / "meta" / "tasks.jsonl", self.root / "meta" / "tasks.parquet"
-        if lines.is_file():
-            try:
-                rows = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines() if line.strip()]
-            except ValueError as error:
-                raise DataError(f"{lines} is not JSON, line by line", got=str(error)) from error
-        elif table.is_file():
-            columns = _read_table(table)
-            rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        else:
-            rows = []
+        return read_tasks(self.root)
+
+    @functools.cached_property
+    def _state_axes(self) -> Optional[tuple[str, ...]]:
+        """What info.json calls the numbers of observation.state: the one thing that no other file says."""
         try:
-            return {int(row["task_index"]): next((v for v in row.values() if isinstance(v, str)), "") for row in rows}
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"the tasks of {self.name} have no task_index", got=repr(error)) from error
+            info = json.loads((self.root / "meta" / "info.json").read_text(encoding="utf-8"))
+            names = info["features"][STATE]["names"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        flat = [axis for part in names.values() for axis in part] if isinstance(names, dict) else names
+        return tuple(map(str, flat)) if isinstance(flat, list) else None
 
 
-def _in_order(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+def _read_episodes(name: str, tables: list[Path]) -> dict[str, _Episode]:
+    """Episodes by their number as text, in its order."""
+    parts: dict[int, list[tuple[Path, dict[str, list[Any]]]]] = {}
+    for path in tables:
+        table = read_columns(path, _INDEX)
+        missing = [column for column in ("timestamp", "episode_index") if column not in table]
+        if missing:
+            raise DataError(f"{name}: a table has no column {missing[0]}", got=", ".join(column_names(path)))
+        empty = [column for column, values in table.items() if None in values]
+        if empty:
+            raise DataError(f"{path}: column {empty[0]} has rows without a value", expected="a number in each row")
+        numbers = np.asarray(table["episode_index"], np.int64)
+        for number in np.unique(numbers):
+            rows = np.flatnonzero(numbers == number)
+            columns = {column: [values[at] for at in rows] for column, values in table.items()}
+            parts.setdefault(int(number), []).append((path, columns))
+    return {str(number): _join(number, parts[number]) for number in sorted(parts)}
+
+
+def _join(number: int, parts: list[tuple[Path, dict[str, list[Any]]]]) -> _Episode:
+    shared = [name for name in _INDEX if all(name in columns for _, columns in parts)]
+    joined = {name: [value for _, columns in parts for value in columns[name]] for name in shared}
+    order = _order(joined)
+    tasks = np.asarray(joined["task_index"], np.int64)[order] if "task_index" in joined else None
+    times = np.asarray(joined["timestamp"], np.float64)[order]
+    return _Episode(number, tuple(path for path, _ in parts), times, tasks)
+
+
+def _order(columns: Mapping[str, list[Any]]) -> list[int]:
     """Rows by their frame number: a table may hold them in any order."""
-    numbers = rows.get("frame_index", rows["timestamp"])
-    order = sorted(range(len(numbers)), key=numbers.__getitem__)
-    return {name: [values[at] for at in order] for name, values in rows.items()}
-
-
-def _read_table(path: Path) -> dict[str, list[Any]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise MissingPackageError("pyarrow", extra="quant", purpose="to read LeRobot data sets") from error
-    try:
-        columns: dict[str, list[Any]] = parquet.read_table(path).to_pydict()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a table that can be read", got=str(error), fix="fetch it again") from error
-    return columns
+    numbers = columns.get("frame_index", columns["timestamp"])
+    return sorted(range(len(numbers)), key=numbers.__getitem__)

@@ -11,8 +11,7 @@ from motedge.quant.datasets import images
 from motedge.quant.datasets.dataset import Dataset
 from motedge.quant.datasets.images import ImageFolder
 from motedge.quant.datasets.lerobot import LeRobotDataset
-from motedge.quant.datasets.requests import RecordedRequests
-from motedge.runtime.policy import observation_folder
+from motedge.quant.datasets.requests import RecordedRequests, request_folders
 
 
 def open_dataset(path: PathLike, *, instruction: Optional[str] = None) -> Dataset:
@@ -32,7 +31,7 @@ def open_dataset(path: PathLike, *, instruction: Optional[str] = None) -> Datase
         return ImageFolder(root, instruction)
     if (root / "data").is_dir() or (root / "meta" / "info.json").is_file():
         return LeRobotDataset(root, instruction)
-    if any(root.glob(f"*/{observation_folder.FILE}")):
+    if request_folders(root):
         return RecordedRequests(root, instruction)
     raise DataError(
         f"{root} is no data set that is known here",

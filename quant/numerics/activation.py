@@ -7,7 +7,7 @@ from torch import Tensor
 
 from motedge.errors import InternalError
 from motedge.quant.numerics import nvfp4
-from motedge.quant.numerics.formats import E4M3_MAX, INT8_MAX, round_e4m3
+from motedge.quant.numerics.formats import E4M3_MAX, INT8_MAX, quotient, round_e4m3
 from motedge.quant.parameters import SiteParameters
 from motedge.quant.schemes import FP8, INT8
 
@@ -36,9 +36,9 @@ def fake_quantize(x: Tensor, parameters: SiteParameters, dtype: torch.dtype) -> 
         return x
     scale = activation_scale(parameters, dtype)
     if kind == FP8:
-        return (round_e4m3(x.float() / scale).float() * scale).to(x.dtype)
+        return (round_e4m3(quotient(x.float(), scale)).float() * scale).to(x.dtype)
     if kind == INT8:
-        return ((x.float() / scale).round().clamp(-INT8_MAX - 1, INT8_MAX) * scale).to(x.dtype)
+        return (quotient(x.float(), scale).round().clamp(-INT8_MAX - 1, INT8_MAX) * scale).to(x.dtype)
     return nvfp4.fake_quantize_dynamic(x, scale)
 
 

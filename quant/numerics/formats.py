@@ -21,6 +21,11 @@ def round_e4m3(x: Tensor) -> Tensor:
     return x.clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)
 
 
+def quotient(x: Tensor, divisor: float) -> Tensor:
+    """x / divisor, rounded once on every device: by a number, CUDA multiplies by the reciprocal instead."""
+    return x / torch.tensor(divisor, dtype=x.dtype, device=x.device)
+
+
 def e2m1_codes(x: Tensor) -> Tensor:
     """Codes 0..15 of the nearest E2M1 values, ties to even, saturating: float -> uint8 of the same shape."""
     magnitude = x.abs()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from motedge.quant.numerics.formats import E2M1_MAX, E4M3_MAX, E4M3_MIN, round_e2m1, round_e4m3
+from motedge.quant.numerics.formats import E2M1_MAX, E4M3_MAX, E4M3_MIN, quotient, round_e2m1, round_e4m3
 
 BLOCK = 16
 # Below this step a block counts as zero, as in ModelOpt's GPU kernel
@@ -27,7 +27,7 @@ def global_scale(amax: float, dtype: torch.dtype) -> float:
 
 def block_scales(blocks: Tensor, scale: float) -> Tensor:
     """E4M3 scale of each block of a weight: blocks fp32 [..., 16] -> float8_e4m3fn [...]; 1 for a block of zeros."""
-    wanted = blocks.abs().amax(-1) / (E2M1_MAX * scale)
+    wanted = quotient(blocks.abs().amax(-1), E2M1_MAX * scale)
     wanted = torch.where(wanted == 0, torch.ones_like(wanted), wanted)
     return wanted.clamp(E4M3_MIN, E4M3_MAX).to(torch.float8_e4m3fn)
 
@@ -38,7 +38,7 @@ def fake_quantize_dynamic(x: Tensor, scale: float) -> Tensor:
     `scale`: the static global scale, from calibration. A block whose scale would round to zero becomes zero.
     """
     blocks = x.float().reshape(*x.shape[:-1], -1, BLOCK)
-    wanted = blocks.abs().amax(-1, keepdim=True) / (E2M1_MAX * scale)
+    wanted = quotient(blocks.abs().amax(-1, keepdim=True), E2M1_MAX * scale)
     step = round_e4m3(wanted).float() * scale
     safe = torch.where(step >= ZERO_BLOCK, step, torch.ones_like(step))
     return (round_e2m1(blocks / safe) * safe).flatten(-2).to(x.dtype)

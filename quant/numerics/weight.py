@@ -59,7 +59,7 @@ def quantize_weight(name: str, weight: Tensor, parameters: SiteParameters, dtype
     """
     scheme, values = parameters.scheme, weight.float()
     if parameters.pre_quant_scale is not None:
-        values = values / parameters.pre_quant_scale.to(dtype).float()[:, None]
+        values = values / parameters.pre_quant_scale.to(dtype).to(values)[:, None]
     _check_block(name, values, scheme.block)
     if scheme.weight == FP8:
         amax = parameters.weight_amax or _whole_amax(name, values)
