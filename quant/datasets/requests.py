@@ -12,20 +12,18 @@ from pathlib import Path
 from typing import Optional
 
 from motedge.errors import DataError
-from motedge.files import sha256_file
+from motedge.files import PARTIAL_SUFFIX, sha256_file
 from motedge.quant.datasets.dataset import Moment, fingerprint_files
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.observation_folder import FILE, read_observation
 from motedge.runtime.policy.request_record import FILE as REQUEST
-from motedge.runtime.policy.request_record import PARTIAL_SUFFIX
 
 
 def request_folders(root: Path) -> list[Path]:
-    """Observation folders: `root` itself, or those one or two levels below it."""
-    if (root / FILE).is_file():
-        return [root]
+    """Observation folders one or two levels below `root`; without any, `root` itself if it is one."""
     found = [path.parent for pattern in (f"*/{FILE}", f"*/*/{FILE}") for path in root.glob(pattern)]
-    return sorted(path for path in found if not path.name.endswith(PARTIAL_SUFFIX))
+    whole = sorted(path for path in found if not path.name.endswith(PARTIAL_SUFFIX))
+    return whole or ([root] if (root / FILE).is_file() else [])
 
 
 class RecordedRequests:

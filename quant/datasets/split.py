@@ -69,8 +69,8 @@ def split_moments(moments: Sequence[Moment], *, calibration: int, held_out: int,
         )
     gap = measured[0].index - chosen[-1].index - 1
     rule = (
-        f"one episode: held-out frames {measured[0].index} to {measured[-1].index}, a gap of {gap} frames after the last "
-        f"calibration frame {chosen[-1].index}; they show the same scene"
+        f"one episode: held-out frames {measured[0].index} to {measured[-1].index}, a gap of {gap} frames after the "
+        f"last calibration frame {chosen[-1].index}; they show the same scene"
     )
     return Split(chosen, measured, rule)
 

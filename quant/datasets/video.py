@@ -12,6 +12,9 @@ from motedge.runtime.policy.resize import Image
 
 # A decoder of FFmpeg otherwise paints over what it can't decode, and says nothing
 _STRICT = {"err_detect": "explode"}
+# How much earlier to begin, in s, where the picture can't be reached from the key frame before it: pictures around a
+# key frame may refer to the group before (open groups, as HEVC and MPEG-4 have them)
+_EARLIER_S = (0.0, 1.0, 4.0, 16.0)
 
 
 def read_frame(video: Path, time_s: float) -> Image:
@@ -22,27 +25,43 @@ def read_frame(video: Path, time_s: float) -> Image:
         MissingPackageError: PyAV is not installed.
     """
     av = _av()
-    try:
-        with av.open(str(video)) as container:
-            stream = container.streams.video[0]
-            stream.codec_context.options = _STRICT
-            # Half a frame of slack: timestamps of the table and of the video are rounded differently
-            slack = 0.5 / float(stream.average_rate)
-            container.seek(int(time_s / stream.time_base), stream=stream, backward=True)
-            found = None
-            for picture in container.decode(stream):
-                if picture.time is None or (picture.time > time_s + slack and found is not None):
-                    break
-                found = picture
-            if found is None or found.time is None or abs(found.time - time_s) > slack:
-                near = "none" if found is None or found.time is None else f"the nearest at {found.time:.2f} s"
-                raise DataError(f"{video} has no picture at {time_s:.2f} s", got=near, fix="fetch the video again")
-            if found.is_corrupt:
-                raise DataError(f"{video} is damaged at {time_s:.2f} s", fix="fetch the video again")
-            return np.asarray(found.to_ndarray(format="rgb24"), dtype=np.uint8)
-    except (av.error.FFmpegError, ArithmeticError, IndexError, TypeError, ValueError, OSError) as error:
-        # A damaged header leaves a rate of 0 or none, besides what FFmpeg says itself
-        raise DataError(f"{video} can't be decoded", got=str(error), fix="fetch the video again") from error
+    # A damaged header leaves a rate of 0 or none, besides what FFmpeg says itself
+    errors = (av.error.FFmpegError, ArithmeticError, IndexError, TypeError, ValueError, OSError)
+    problem: Exception | None = None
+    for earlier_s in _EARLIER_S:
+        try:
+            picture = _decode(av, video, time_s, max(time_s - earlier_s, 0.0))
+        except errors as error:
+            problem = error
+        else:
+            if picture is not None:
+                return picture
+            problem = None
+        if earlier_s >= time_s:
+            break
+    if problem is not None:
+        raise DataError(f"{video} can't be decoded", got=str(problem), fix="fetch the video again") from problem
+    raise DataError(f"{video} has no picture at {time_s:.2f} s", fix="fetch the video again")
+
+
+def _decode(av: Any, video: Path, time_s: float, begin_s: float) -> Image | None:
+    """The picture at `time_s`, decoded from the key frame before `begin_s` on; None if it is not reached from there."""
+    with av.open(str(video)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.options = _STRICT
+        # Half a frame of slack: timestamps of the table and of the video are rounded differently
+        slack = 0.5 / float(stream.average_rate)
+        container.seek(int(begin_s / stream.time_base), stream=stream, backward=True)
+        found = None
+        for picture in container.decode(stream):
+            if picture.time is None or picture.time > time_s + slack:
+                break
+            found = picture
+        if found is None or found.time < time_s - slack:
+            return None
+        if found.is_corrupt:
+            raise ValueError(f"the picture at {time_s:.2f} s is damaged")
+        return np.asarray(found.to_ndarray(format="rgb24"), dtype=np.uint8)
 
 
 def _av() -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from motedge.bundle import Bundle
-from motedge.errors import ExportError, InternalError
+from motedge.errors import BundleError, ExportError
 from motedge.export.onnx_file import WEIGHTS_FOLDER, check_model
 from motedge.export.weights import DTYPES
-from motedge.files import atomic_open, copy_file
+from motedge.files import atomic_open, atomic_path, copy_file
+from motedge.quant.emission.checks import check_parameters
 from motedge.quant.emission.data_file import DataFile
 from motedge.quant.emission.nodes import (
     TRT_DOMAIN,
@@ -96,19 +98,25 @@ def plan_emission(
     """Plans one variant; reads the graph, no weights.
 
     Raises:
-        BundleError: the graph is quantized already.
-        ExportError: the graph has no such site.
+        BundleError: the graph, or the variant that is to be followed, is quantized already.
+        ExportError: the graph has no such site, or its parameters make no sound graph (see `check_parameters`).
     """
     best_variant(bundle, graph)
     entry = bundle.variant(graph, base)
     if entry.recipe is not None:
-        raise InternalError(f"{base} is quantized already")
-    known = {site.name for site in BundleWeights(bundle, graph, base).sites()}
-    for name in parameters:
+        raise BundleError(
+            f"variant {base!r} of graph {graph!r} is quantized already",
+            expected="a variant that export wrote",
+            got=f"recipe {entry.recipe}",
+            fix="give the variant that it was made from",
+        )
+    known = {site.name: site for site in BundleWeights(bundle, graph, base).sites()}
+    for name, wanted in parameters.items():
         if name not in known:
             raise ExportError(
                 f"graph {graph!r} has no projection {name}", fix="calibrate again: the graph is another one"
             )
+        check_parameters(known[name], wanted, DTYPES[entry.dtype])
     formats = {p.scheme.weight for p in parameters.values()}
     opset = entry.opset
     if NVFP4 in formats and base != "primitive-fp32":
@@ -138,9 +146,13 @@ def write_quantized(bundle: Bundle, emission: Emission, root: Path) -> None:
         if not kept.is_file():
             copy_file(bundle.path(f"graphs/{WEIGHTS_FOLDER}/{name}"), kept)
     onnx.helper.set_model_props(model, {**{p.key: p.value for p in model.metadata_props}, METADATA: _note(emission)})
-    with atomic_open(root / emission.file) as stream:
-        stream.write(model.SerializeToString(deterministic=True))
-    check_model(root / emission.file)
+    with atomic_path(root / emission.file) as partial:
+        with open(partial, "wb") as stream:
+            stream.write(model.SerializeToString(deterministic=True))
+            stream.flush()
+            os.fsync(stream.fileno())
+        # Before it gets its name: a graph that fails never looks finished
+        check_model(partial)
 
 
 def emission_facts(emission: Emission, root: Path) -> dict[str, Any]:

@@ -18,8 +18,6 @@ from motedge.runtime.policy.chunk import ActionChunk
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.observation_folder import write_observation
 
-__all__ = ["FILE", "PARTIAL_SUFFIX", "SCHEMA", "check_record_folder", "record_request"]
-
 SCHEMA = "motedge.request/v1"
 FILE = "request.json"
 _SETTINGS = ("steps", "shift", "guidance", "guidance_interval")

@@ -21,14 +21,14 @@ def brightness(number: int) -> int:
     return 20 + 6 * number
 
 
-def write_video(path: Path, numbers: range) -> None:
-    """Frames of flat grey, one for each number."""
+def write_video(path: Path, numbers: range, shift: int = 0) -> None:
+    """Frames of flat grey, one for each number; `shift` is added to their brightness."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=FPS)
         stream.height, stream.width, stream.pix_fmt, stream.bit_rate = *SIZE, "yuv420p", 2_000_000
         for number in numbers:
-            picture = np.full((*SIZE, 3), brightness(number), np.uint8)
+            picture = np.full((*SIZE, 3), brightness(number) + shift, np.uint8)
             for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():

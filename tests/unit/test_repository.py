@@ -184,7 +184,7 @@ def test_no_large_files() -> None:
 
 @pytest.mark.slow
 def test_wheel_and_sdist_hold_plain_files(tmp_path: Path) -> None:
-    """The links motedge/export and motedge/runtime become folders of plain files in what is published."""
+    """The links motedge/export, quant, runtime and targets become folders of plain files in what is published."""
     names = {path.relative_to(ROOT).as_posix() for path in _tracked()}
     # Data files too: what package-data forgets is missed only on the device
     expected = {name if name.startswith("motedge/") else f"motedge/{name}" for name in names if _packaged(name)}
@@ -208,7 +208,7 @@ def test_wheel_and_sdist_hold_plain_files(tmp_path: Path) -> None:
 
 
 def _packaged(name: str) -> bool:
-    return name.startswith(("motedge/", "export/", "runtime/"))
+    return name.startswith(("motedge/", "export/", "quant/", "runtime/", "targets/"))
 
 
 def _copy_of_tree(target: Path) -> Path:
@@ -217,6 +217,6 @@ def _copy_of_tree(target: Path) -> Path:
         copy = target / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
-    for link in ("export", "runtime"):
+    for link in ("export", "quant", "runtime", "targets"):
         (target / "motedge" / link).symlink_to(f"../{link}")
     return target

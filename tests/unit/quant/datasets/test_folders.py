@@ -64,6 +64,52 @@ def test_rows_that_are_one_moment_or_none(tmp_path: Path) -> None:
         open_dataset(_folder(tmp_path / "b"))
 
 
+@pytest.mark.parametrize(
+    ("lines", "header", "message"),
+    [
+        (["0.png,,0;5"], None, "line 2: the state is not made of numbers"),
+        ([f"0.png,,{STATE},go,0", f"0.png,,{STATE},go,0,1,2"], None, "line 3 has more cells than the header"),
+        ([f",,{STATE},go,0"], None, "line 2 names no image"),
+        ([f"0.png,1.png,{STATE},go,0"], f"image,wrist,{JOINTS},gripper,instruction", "an image and cameras|more cells"),
+        ([f"0.png,1.png,{STATE},go"], f"image,wrist,{JOINTS},gripper,instruction", "names an image and cameras"),
+        ([f"0.png,{STATE},go,-1"], f"wrist,{JOINTS},gripper,instruction,index", "index is not a whole number"),
+    ],
+)
+def test_rows_that_do_not_fit(tmp_path: Path, lines: list[str], header: str | None, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        open_dataset(_folder(tmp_path / "set", *lines, **({"header": header} if header else {})))
+
+
+def test_an_image_that_is_none(tmp_path: Path) -> None:
+    root = _folder(tmp_path / "set", f"0.png,,{STATE},go,0")
+    (root / "0.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"line 2: the policy can't take it") as caught:
+        open_dataset(root).observation(Moment("0", 0))
+    assert "0.png" in str(caught.value)
+    with pytest.raises(DataError, match="no row with episode '' and index 4"):
+        open_dataset(root).observation(Moment("", 4))
+
+
+def test_tables_of_spreadsheets(tmp_path: Path) -> None:
+    root = _folder(tmp_path / "set", f"0.png,,{STATE},gr\u00fcn,0")
+    text = (root / "states.csv").read_text()
+    (root / "states.csv").write_text(text, encoding="utf-8-sig")
+    assert open_dataset(root).observation(Moment("0", 0)).instruction == "gr\u00fcn"
+    (root / "states.csv").write_text(text, encoding="latin-1")
+    with pytest.raises(DataError, match="no table in UTF-8"):
+        open_dataset(root)
+
+
+def test_a_composed_image(tmp_path: Path) -> None:
+    root = _folder(tmp_path / "set", f"all.png,{STATE}", header=f"image,{JOINTS},gripper")
+    Image.fromarray(np.full((540, 640, 3), 7, np.uint8)).save(root / "all.png")
+    seen = open_dataset(root, instruction="go").observation(Moment("", 0))
+    assert seen.image.shape == (540, 640, 3) and seen.views is None
+    first = open_dataset(root, instruction="go").fingerprint()
+    Image.fromarray(np.full((540, 640, 3), 8, np.uint8)).save(root / "all.png")
+    assert open_dataset(root, instruction="go").fingerprint() != first
+
+
 def test_missing_columns(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column joint_7"):
         open_dataset(_folder(tmp_path / "a", header=f"wrist,{JOINTS.replace(',joint_7', '')},gripper"))
@@ -83,3 +129,34 @@ def test_recorded_requests(tmp_path: Path) -> None:
     first = dataset.fingerprint()
     (tmp_path / "request-000000" / "observation.json").write_text("{}")
     assert open_dataset(tmp_path).fingerprint() != first
+
+
+def _record(root: Path, *greys: int) -> None:
+    for number, grey in enumerate(greys):
+        seen = Observation([0] * 7, 0.5, "go", views={"wrist": np.full((32, 48, 3), grey, np.uint8)})
+        write_observation(root / f"request-{number:06d}", seen)
+        (root / f"request-{number:06d}" / "request.json").write_text(f'{{"seed": {number}}}')
+
+
+def test_repeated_requests_count_once(tmp_path: Path) -> None:
+    """`--repeat` must not put the same observation on both sides of a split."""
+    _record(tmp_path, 1, 1, 2, 1, 3)
+    dataset = open_dataset(tmp_path)
+    assert dataset.moments() == [Moment("", 0), Moment("", 2), Moment("", 4)]
+    assert dataset.notes == ("2 of 5 requests repeat an earlier observation and are left out",)
+    assert int(dataset.observation(Moment("", 2)).views["wrist"][0, 0, 0]) == 2
+    with pytest.raises(DataError, match="no request 9"):
+        dataset.observation(Moment("", 9))
+
+
+def test_sessions_and_single_folders(tmp_path: Path) -> None:
+    _record(tmp_path / "all" / "monday", 1, 2)
+    _record(tmp_path / "all" / "tuesday", 3)
+    dataset = open_dataset(tmp_path / "all")
+    assert dataset.moments() == [Moment("monday", 0), Moment("monday", 1), Moment("tuesday", 0)]
+    assert int(dataset.observation(Moment("tuesday", 0)).views["wrist"][0, 0, 0]) == 3
+    single = open_dataset(tmp_path / "all" / "monday" / "request-000001")
+    assert single.moments() == [Moment("", 0)] and len(single.fingerprint()) == 64
+    # A request whose writing was cut off
+    (tmp_path / "all" / "monday" / "request-000001").rename(tmp_path / "all" / "monday" / ".x.partial")
+    assert len(open_dataset(tmp_path / "all" / "monday").moments()) == 1
