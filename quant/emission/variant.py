@@ -22,7 +22,7 @@ from motedge.bundle import Bundle
 from motedge.errors import BundleError, ExportError
 from motedge.export.onnx_file import WEIGHTS_FOLDER, check_model
 from motedge.export.weights import DTYPES
-from motedge.files import atomic_open, atomic_path, copy_file
+from motedge.files import atomic_open, atomic_path, copy_file, sha256_file
 from motedge.quant.emission.checks import check_parameters
 from motedge.quant.emission.data_file import DataFile
 from motedge.quant.emission.nodes import (
@@ -143,7 +143,8 @@ def write_quantized(bundle: Bundle, emission: Emission, root: Path) -> None:
         _rewrite(bundle, emission, model, data)
     for name in emission.kept:
         kept = root / f"graphs/{WEIGHTS_FOLDER}/{name}"
-        if not kept.is_file():
+        known = bundle.manifest.files[f"graphs/{WEIGHTS_FOLDER}/{name}"]
+        if not kept.is_file() or sha256_file(kept) != known.sha256:
             copy_file(bundle.path(f"graphs/{WEIGHTS_FOLDER}/{name}"), kept)
     onnx.helper.set_model_props(model, {**{p.key: p.value for p in model.metadata_props}, METADATA: _note(emission)})
     with atomic_path(root / emission.file) as partial:
@@ -172,7 +173,7 @@ def _rewrite(bundle: Bundle, emission: Emission, model: onnx.ModelProto, data: D
     graph = model.graph
     own = BundleWeights(bundle, emission.graph, emission.base)
     source = BundleWeights.open(bundle, emission.graph)
-    nodes = NodeList(DTYPES[emission.dtype])
+    nodes = NodeList(DTYPES[emission.dtype], emission.opset)
     ranges = _relu2_scales(graph)
     shared: dict[tuple[str, str], str] = {}
     waiting = dict(emission.parameters)
