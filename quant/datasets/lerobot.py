@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from motedge.runtime.policy.observation import Observation
 
 _INDEX = ("episode_index", "timestamp", "frame_index", "task_index")
 _EPISODES_KEPT = 8
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,9 @@ class LeRobotDataset:
                 seen.append(group)
         if not seen and problem is not None:
             raise problem
+        if problem is not None:
+            lost = len(self._episodes) - len(seen)
+            _log.warning("%s: %d episodes lack a video and are left out: %s", self.name, lost, problem.what)
         return seen
 
     def _read_states(self, group: str) -> EpisodeStates:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 from pathlib import Path
 from typing import Optional
 
@@ -17,6 +18,8 @@ from motedge.quant.datasets.dataset import Moment, fingerprint_files
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.observation_folder import FILE, read_observation
 from motedge.runtime.policy.request_record import FILE as REQUEST
+
+_log = logging.getLogger(__name__)
 
 
 def request_folders(root: Path) -> list[Path]:
@@ -74,6 +77,9 @@ class RecordedRequests:
         first: dict[str, Moment] = {}
         for moment, folder in self._folders.items():
             first.setdefault(_content(folder), moment)
+        if len(first) < len(self._folders):
+            repeats = len(self._folders) - len(first)
+            _log.warning("%s: %d of %d requests repeat an observation", self.name, repeats, len(self._folders))
         return tuple(first.values())
 
 

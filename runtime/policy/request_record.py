@@ -34,7 +34,7 @@ def check_record_folder(folder: PathLike) -> None:
     there = nearest_existing(Path(folder))
     if not there.is_dir():
         raise UsageError(f"requests can't be recorded in {folder}", expected="a folder", got=f"{there} is a file")
-    if not os.access(there, os.W_OK | os.X_OK):
+    if not (os.access(there, os.W_OK) and os.access(there, os.X_OK)):
         raise HostError(f"can't write {there}", fix="choose a folder you may write to")
 
 

@@ -24,6 +24,7 @@ ANGLES = np.array([[0.1 + 0.01 * row, -0.4, 0.4, -2.4, 0.0, 2.0, 0.6] for row in
 CLOSED = np.linspace(0, 0.9, ROWS)
 DROID_AXES = (*(f"joint_{number}" for number in range(7)), "gripper")
 LIBERO_AXES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper", "gripper")
+PADDED_AXES = ("x", "y", "z", "roll", "pitch", "yaw", "pad", "gripper")
 
 
 def _xyz_rpy(pose: np.ndarray) -> list[float]:
@@ -65,9 +66,10 @@ def test_named_axes_decide_about_a_vector_of_eight() -> None:
     """LIBERO and many others keep the hand's pose in a column of the same name and width."""
     state = np.column_stack([ANGLES, CLOSED]).tolist()
     np.testing.assert_array_equal(read_states({STATE: state}, axes=DROID_AXES).joints, ANGLES)
-    with pytest.raises(DataError, match="holds no joint angles") as caught:
-        read_states({STATE: state}, axes=LIBERO_AXES)
-    assert "roll" in str(caught.value)
+    for axes in (LIBERO_AXES, PADDED_AXES):
+        with pytest.raises(DataError, match="holds no joint angles") as caught:
+            read_states({STATE: state}, axes=axes)
+        assert "roll" in str(caught.value)
     with pytest.raises(DataError, match="holds no joint angles"):
         read_states({STATE: state}, axes=("gripper", *DROID_AXES[:7]))
     both = {STATE: state, JOINTS: (ANGLES + 0.1).tolist(), GRIPPER: CLOSED.tolist()}

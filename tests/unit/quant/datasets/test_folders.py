@@ -138,11 +138,12 @@ def _record(root: Path, *greys: int) -> None:
         (root / f"request-{number:06d}" / "request.json").write_text(f'{{"seed": {number}}}')
 
 
-def test_repeated_requests_count_once(tmp_path: Path) -> None:
+def test_repeated_requests_count_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """`--repeat` must not put the same observation on both sides of a split."""
     _record(tmp_path, 1, 1, 2, 1, 3)
     dataset = open_dataset(tmp_path)
     assert dataset.moments() == [Moment("", 0), Moment("", 2), Moment("", 4)]
+    assert "2 of 5 requests repeat an observation" in caplog.text
     assert dataset.notes == ("2 of 5 requests repeat an earlier observation and are left out",)
     assert int(dataset.observation(Moment("", 2)).views["wrist"][0, 0, 0]) == 2
     with pytest.raises(DataError, match="no request 9"):

@@ -64,7 +64,7 @@ def test_depth_and_right_eyes_are_not_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [write_v21, write_v3])
-def test_episodes_whose_videos_were_not_fetched(tmp_path: Path, write) -> None:
+def test_episodes_whose_videos_were_not_fetched(tmp_path: Path, write, caplog: pytest.LogCaptureFixture) -> None:
     root = write(tmp_path / "set")
     if write is write_v21:
         (root / f"videos/chunk-000/{CAMERA}/episode_000001.mp4").unlink()
@@ -72,6 +72,7 @@ def test_episodes_whose_videos_were_not_fetched(tmp_path: Path, write) -> None:
         _change(root / META, **{f"videos/{CAMERA}/file_index": [0, 5]})
     dataset = open_dataset(root)
     assert {moment.group for moment in dataset.moments()} == {"0"}
+    assert "1 episodes lack a video" in caplog.text
     assert "1 of 2 episodes lack a video and are left out" in dataset.notes
 
 

@@ -73,8 +73,9 @@ def test_small_damage_is_never_painted_over(tmp_path: Path) -> None:
     middle = packet.pos + packet.size // 2
     data[middle : middle + 40] = bytes(40)
     video.write_bytes(data)
-    with pytest.raises(DataError, match=r"v\.mp4 .*"):
-        read_frame(video, 33 / 15)
+    for number in (33, 35):  # the damaged picture, and one that is built on it and not marked itself
+        with pytest.raises(DataError, match=r"v\.mp4 can't be decoded"):
+            read_frame(video, number / 15)
     np.testing.assert_array_equal(read_frame(video, 25 / 15), whole[25][1])
 
 
