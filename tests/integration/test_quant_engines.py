@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from quant_scene import GEN, UND, QuantScene
+from quantized_projection import write_projection
 from tensorrt_rtx_build import build_engine
 
 from motedge.quant.emission.variant import plan_emission, write_quantized
+from motedge.quant.parameters import SiteParameters
 from motedge.quant.recipe import builtin_recipes
+from motedge.quant.schemes import SCHEMES, Scheme
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install motedge[test]")
 # Compute capabilities that TensorRT-RTX builds for; Orin (8.7) and Thor (11.0) take TensorRT itself, on the device
@@ -44,3 +48,16 @@ def test_engines(
     if below:
         with pytest.raises(ValueError, match="HW-specific datatypes"):
             build_engine(model, contract, below[-1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
+@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=lambda scheme: scheme.id)
+def test_weights_stay_packed_in_the_engine(tmp_path: Path, scheme: Scheme, dtype: torch.dtype) -> None:
+    """One projection, 1024 by 1024: 2.1 MB in 16 bits. An engine with unpacked weights would save nothing."""
+    side = 1024
+    weight = torch.randn(side, side, generator=torch.Generator().manual_seed(1)) * 0.02
+    model = write_projection(tmp_path, weight, SiteParameters(scheme, 3.0), dtype, 64, inspect=False)
+    packed = side * side * scheme.weight_bits / 8
+    least = next(c for c in CAPABILITIES if float(c) >= scheme.least_sm)
+    # What is not weights, kernels above all, takes up to 0.3 MB
+    assert packed < build_engine(model, None, least) < packed + 0.35e6

@@ -31,10 +31,18 @@ _E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
 
 
 def write_projection(
-    folder: Path, weight: Tensor, known: SiteParameters, dtype: torch.dtype, rows: int, *, emulated: bool = False
+    folder: Path,
+    weight: Tensor,
+    known: SiteParameters,
+    dtype: torch.dtype,
+    rows: int,
+    *,
+    emulated: bool = False,
+    inspect: bool = True,
 ) -> Path:
-    """Writes and checks the file. Input x [rows, in]; outputs y [rows, out], "x_held" [rows, in], "w_held" [in, out]."""
-    nodes = NodeList(dtype)
+    """Writes and checks the file. x [rows, in] -> y [rows, out]; to inspect, x_held [rows, in] and w_held [in, out]."""
+    opset = 21 if emulated else 23
+    nodes = NodeList(dtype, opset)
     with open(folder / "weights.data", "wb") as stream:
         data = DataFile(stream, "weights.data")
         w = add_weight(nodes, data, SITE, quantize_weight(SITE, weight, known, dtype), known.scheme, emulated=emulated)
@@ -47,14 +55,16 @@ def write_projection(
     elif kind is not None:
         x = quantize_nvfp4(nodes, x, SITE, activation_scale(known, dtype))
     nodes.nodes.append(helper.make_node("MatMul", [x, w], ["y"], name=f"{SITE}/MatMul"))
-    nodes.nodes.append(helper.make_node("Identity", [w], ["w_held"], name="w_held"))
-    nodes.nodes.append(helper.make_node("Identity", [x], ["x_held"], name="x_held"))
     inputs, outputs = weight.shape
-    shapes = {"y": [rows, outputs], "x_held": [rows, inputs], "w_held": [inputs, outputs]}
+    shapes = {"y": [rows, outputs]}
+    if inspect:
+        nodes.nodes.append(helper.make_node("Identity", [w], ["w_held"], name="w_held"))
+        nodes.nodes.append(helper.make_node("Identity", [x], ["x_held"], name="x_held"))
+        shapes.update(x_held=[rows, inputs], w_held=[inputs, outputs])
     values = {name: helper.make_tensor_value_info(name, ONNX_TYPES[dtype], s) for name, s in shapes.items()}
     x_in = helper.make_tensor_value_info("x", ONNX_TYPES[dtype], [rows, inputs])
     graph = helper.make_graph(nodes.nodes, "projection", [x_in], list(values.values()), nodes.initializers)
-    opsets = [helper.make_opsetid("", 21 if emulated else 23), helper.make_opsetid(TRT_DOMAIN, 1)]
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid(TRT_DOMAIN, 1)]
     path = folder / "projection.onnx"
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10 if emulated else 11), str(path))
     check_model(path)
@@ -71,8 +81,8 @@ def run_on_onnxruntime(path: Path, x: np.ndarray[Any, Any]) -> dict[str, np.ndar
     return dict(zip(names, session.run(names, {"x": x}), strict=True))
 
 
-class DynamicQuantize(OpRun):
-    """TRT_FP4DynamicQuantize by the definition of the format; stands in where no TensorRT can run."""
+class TRT_FP4DynamicQuantize(OpRun):
+    """TensorRT's operator by the definition of the format; onnx calls an operator by the name of its class."""
 
     op_domain = TRT_DOMAIN
 
@@ -88,10 +98,6 @@ class DynamicQuantize(OpRun):
         code = np.argmin(np.abs(np.abs(ratio)[..., None] - _E2M1) - 1e-9 * (np.arange(8) % 2 == 0), axis=-1)
         held = (np.sign(ratio) * _E2M1[code]).reshape(x.shape)
         return held.astype(ml_dtypes.float4_e2m1fn), scales
-
-
-# onnx calls an operator by the name of its class
-TRT_FP4DynamicQuantize = type("TRT_FP4DynamicQuantize", (DynamicQuantize,), {})
 
 
 def run_on_reference(path: Path, x: np.ndarray[Any, Any]) -> Mapping[str, np.ndarray[Any, Any]]:

@@ -9,8 +9,13 @@ import pytest
 from motedge.bundle import Contract
 
 
-def build_engine(model: Path, contract: Contract, compute_capability: str) -> int:
-    """Parses an ONNX file and builds it for one compute capability ("8.9"); returns the engine's size in bytes.
+def build_engine(model: Path, contract: Contract | None, compute_capability: str) -> int:
+    """Parses an ONNX file and builds it for one compute capability; returns the engine's size in bytes.
+
+    Args:
+        model: the file.
+        contract: gives the ranges of dynamic dims; None for a graph without such.
+        compute_capability: "8.6", "8.9" or "12.0".
 
     Raises:
         ValueError: the parser or the builder refused; says why.
@@ -32,13 +37,14 @@ def build_engine(model: Path, contract: Contract, compute_capability: str) -> in
     config.num_compute_capabilities = 1
     number = compute_capability.replace(".", "")
     config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{number}"), 0)
-    profile = builder.create_optimization_profile()
-    sizes = [{**contract.sizes, **{d: r[i] for d, r in contract.profile.items()}} for i in range(3)]
-    for index in range(network.num_inputs):
-        tensor = network.get_input(index)
-        if -1 in tuple(tensor.shape):
-            profile.set_shape(tensor.name, *(contract.tensor(tensor.name).shape(s) for s in sizes))
-    config.add_optimization_profile(profile)
+    if contract is not None:
+        profile = builder.create_optimization_profile()
+        sizes = [{**contract.sizes, **{d: r[i] for d, r in contract.profile.items()}} for i in range(3)]
+        for index in range(network.num_inputs):
+            tensor = network.get_input(index)
+            if -1 in tuple(tensor.shape):
+                profile.set_shape(tensor.name, *(contract.tensor(tensor.name).shape(s) for s in sizes))
+        config.add_optimization_profile(profile)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise ValueError("; ".join(errors))

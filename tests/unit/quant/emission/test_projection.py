@@ -1,4 +1,4 @@
-"""The operators around one MatMul, run by onnxruntime or by onnx's reference, against the definitions of the formats."""
+"""The operators around one MatMul, run by onnxruntime or onnx's reference, against the definitions of the formats."""
 
 from __future__ import annotations
 
