@@ -1,0 +1,1 @@
+"""TensorRT's versions: what each has, lacks and names differently."""
