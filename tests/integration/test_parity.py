@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers_oracle as oracle
@@ -88,7 +90,11 @@ def test_vae_encoder_equals_the_video_encoder(family: str, bundle: Bundle, check
 def test_loop_equals_a_plain_loop_over_the_whole_model(
     bundle: Bundle, reference: torch.nn.Module, settings: SamplerSettings
 ) -> None:
-    """Same noise, same prompts: the loop on engines, with K/V kept, against 2 x steps forwards of diffusers."""
+    """Same noise, same prompts: the loop on engines, with K/V kept, against 2 x steps forwards of diffusers in fp64.
+
+    Diffusers' own fp32 loop lies up to 6e-6 from its fp64 one, and moves as far with the number of threads
+    (docs/log.md): where a processor rounds it further than TOLERANCE / 2, ours may lie twice as far as it does.
+    """
     seed = 11
     clean = _request(3, 0, [0])
     vision_noisy, action_noisy = _masks(clean)
@@ -118,9 +124,22 @@ def test_loop_equals_a_plain_loop_over_the_whole_model(
     vision, action = (torch.from_numpy(n) for n in noise)
     vision[:, 0], action[0] = clean.vision[:, 0], clean.action[0]
     action[:, RAW_DIM:] = 0
-    expected = oracle.cfg_loop(
-        reference,
-        oracle.Request(PROMPT, vision, action, [0], [0], FPS, 0, DOMAIN),
+    start = oracle.Request(PROMPT, vision, action, [0], [0], FPS, 0, DOMAIN)
+    rounded = _reference_loop(reference, start, settings)
+    wide = replace(start, vision=vision.double(), action=action.double())
+    exact = _reference_loop(copy.deepcopy(reference).double(), wide, settings)
+    for value, fp32, fp64 in zip((result.vision, result.action), rounded, exact, strict=True):
+        own_rounding = np.abs(fp32 - fp64).max()
+        np.testing.assert_allclose(value, fp64, atol=max(TOLERANCE, 2 * own_rounding), rtol=0)
+        assert own_rounding < TOLERANCE
+
+
+def _reference_loop(
+    model: torch.nn.Module, start: oracle.Request, settings: SamplerSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    vision, action = oracle.cfg_loop(
+        model,
+        start,
         NEGATIVE,
         steps=settings.steps,
         shift=settings.shift,
@@ -128,5 +147,4 @@ def test_loop_equals_a_plain_loop_over_the_whole_model(
         interval=settings.guidance_interval,
         raw_dim=RAW_DIM,
     )
-    np.testing.assert_allclose(result.vision, expected[0].numpy(), atol=TOLERANCE, rtol=0)
-    np.testing.assert_allclose(result.action, expected[1].numpy(), atol=TOLERANCE, rtol=0)
+    return vision.numpy(), action.numpy()
