@@ -9,6 +9,7 @@ from motedge.targets.catalog.model import (
     MATH_TYPES,
     Figure,
     PowerMode,
+    Signs,
     SoftwareRow,
     Target,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "Figure",
     "PowerMode",
     "Precision",
+    "Signs",
     "SoftwareRow",
     "Target",
     "legal_precisions",

@@ -104,6 +104,18 @@ class SoftwareRow:
 
 
 @dataclass(frozen=True)
+class Signs:
+    """By what a machine shows that it is this device."""
+
+    # Part numbers of the module, in the device tree's `compatible`: "p3767-0003"
+    parts: tuple[str, ...] = ()
+    # Words of the device tree's `model`; carrier boards get it wrong more often than part numbers
+    models: tuple[str, ...] = ()
+    # Whole names as nvidia-smi prints them, without "NVIDIA" in front
+    gpus: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Target:
     """One device. Rates are dense: makers' headline figures are often for 2:4-sparse weights, and twice as high."""
 
@@ -134,6 +146,7 @@ class Target:
     engine: str
     # What one should know before trusting the figures
     note: str = ""
+    signs: Signs = Signs()
 
     @property
     def compute_capability(self) -> Optional[float]:

@@ -16,6 +16,9 @@ name = "30W"
 [power_modes.power_w]
 ...
 
+[signs]                     # by what a machine is recognised, see model.Signs
+parts = ["p3701-0005"]
+
 [[software]]                # a release from _releases.toml, with what differs on this device
 release = "JetPack 6.2"
 """
@@ -34,6 +37,7 @@ from motedge.targets.catalog.model import (
     MATH_TYPES,
     Figure,
     PowerMode,
+    Signs,
     SoftwareRow,
     Target,
 )
@@ -45,7 +49,7 @@ else:
 
 _TEXTS = ("name", "kind", "architecture", "engine")
 _FIGURES = ("compute_capability", "memory_gb", "available_gb", "bandwidth_gbps")
-_KEYS = (*_TEXTS, *_FIGURES, "unified_memory", "dense_tflops", "power_modes", "software", "note")
+_KEYS = (*_TEXTS, *_FIGURES, "unified_memory", "dense_tflops", "power_modes", "software", "note", "signs")
 _MODE_FIGURES = ("compute_scale", "bandwidth_scale", "gpu_clock_mhz")
 _ROW_TEXTS = ("l4t", "cuda", "tensorrt", "tensorrt_rtx", "python", "note")
 _ROW_KEYS = ("release", *_ROW_TEXTS, "accepts", "mark", "source")
@@ -113,6 +117,7 @@ def parse_target(name: str, text: str, source: str, releases: Mapping[str, Softw
         ),
         engine=raw["engine"],
         note=_text(f"{source}: note", raw.get("note", "")),
+        signs=_signs(f"{source}: signs", raw.get("signs", {})),
     )
 
 
@@ -138,6 +143,12 @@ def _figure(where: str, table: Mapping[str, Any], key: str) -> Figure:
         )
     except UsageError as error:
         raise UsageError(f"{where}: {error.what}", expected=error.expected, got=error.got, fix=error.fix) from error
+
+
+def _signs(where: str, table: Any) -> Signs:
+    raw = known_keys(where, table, ("parts", "models", "gpus"))
+    texts = {key: tuple(_text(f"{where}: {key}", text) for text in _list(f"{where}: {key}", raw[key])) for key in raw}
+    return Signs(**texts)
 
 
 def _mode(source: str, table: Any) -> PowerMode:

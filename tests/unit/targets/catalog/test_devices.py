@@ -104,3 +104,8 @@ def test_tensorrt_11_is_counted_on_only_where_its_notes_name_the_board() -> None
 def test_an_unknown_device() -> None:
     with pytest.raises(UsageError, match="did you mean 'jetson-agx-orin-64gb'"):
         load_target("jetson-agx-orin")
+
+
+def test_a_part_number_names_one_device() -> None:
+    parts = [part for target in targets().values() for part in target.signs.parts]
+    assert len(set(parts)) == len(parts)
