@@ -1,11 +1,12 @@
 """The versions of TensorRT that devices have, and in what they differ for somebody who builds engines.
 
-Every field about the Python API is held against the real bindings (tests/data/tensorrt_api/, extracted from the wheels on
-PyPI by tests/support/tensorrt_api.py). What no signature shows comes from NVIDIA's documentation, named in `sources`.
+Every field about the Python API is held against the real bindings (tests/data/tensorrt_api/, from the wheels on
+PyPI by scripts/extract_tensorrt_api.py). What no signature shows comes from NVIDIA's documentation, named in `sources`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,6 +55,10 @@ class TensorRtVersion:
     precision_flags: bool
     # Key of the tensors' list in the engine inspector's JSON
     inspector_tensors: str
+    # Whether VERSION_COMPATIBLE works: it needs the lean runtime, which TensorRT-RTX does not bring
+    version_compatible: bool
+    # Whether IBuilderConfig takes compute capabilities, and builds for GPUs that are not there
+    ahead_of_time: bool
     # Facts that no signature shows -> where they are said
     sources: Mapping[str, str]
     # Only to be tested with: nothing is built for a device by it
@@ -71,6 +76,7 @@ class TensorRtVersion:
 
 _MIGRATION = "docs.nvidia.com/deeplearning/tensorrt/latest/api/migration/tensorrt-10x-to-11x-python-api-removed.html"
 _MATRIX = "docs.nvidia.com/deeplearning/tensorrt/latest/getting-started/support-matrix-10/10.14.1.html"
+_FUSED_SINCE = "onnx-tensorrt changelog: Attention since 10.14, RotaryEmbedding and RMSNormalization since 10.15"
 
 VERSIONS: tuple[TensorRtVersion, ...] = (
     TensorRtVersion(
@@ -90,6 +96,8 @@ VERSIONS: tuple[TensorRtVersion, ...] = (
         stream_plan=False,
         precision_flags=True,
         inspector_tensors="Bindings",
+        version_compatible=True,
+        ahead_of_time=False,
         sources={"max_opset": "onnx-tensorrt 8.6-GA docs/operators.md", "types": "TensorRT 8.6 support matrix"},
         test_only=True,
     ),
@@ -110,9 +118,11 @@ VERSIONS: tuple[TensorRtVersion, ...] = (
         stream_plan=False,
         precision_flags=True,
         inspector_tensors="Bindings",
+        version_compatible=True,
+        ahead_of_time=False,
         sources={
-            "max_opset": "onnx-tensorrt 10.3-GA docs/operators.md",
-            "dialects": "no IAttention, IRotaryEmbeddingLayer or RMS normalization in its API",
+            "max_opset": "onnx-tensorrt docs/operators.md of 10.0 to 10.3: opset 9 to 20",
+            "dialects": _FUSED_SINCE,
             "types": _MATRIX,
         },
     ),
@@ -133,9 +143,11 @@ VERSIONS: tuple[TensorRtVersion, ...] = (
         stream_plan=True,
         precision_flags=True,
         inspector_tensors="Bindings",
+        version_compatible=True,
+        ahead_of_time=False,
         sources={
-            "max_opset": "onnx-tensorrt 10.13-GA docs/operators.md",
-            "dialects": "no IAttention or IRotaryEmbeddingLayer in its API",
+            "max_opset": "onnx-tensorrt docs/operators.md of 10.13: opset 9 to 24",
+            "dialects": _FUSED_SINCE,
             "types": f"{_MATRIX}; FP4 since 10.8 (release notes)",
         },
     ),
@@ -156,7 +168,13 @@ VERSIONS: tuple[TensorRtVersion, ...] = (
         stream_plan=True,
         precision_flags=True,
         inspector_tensors="Bindings",
-        sources={"max_opset": "onnx-tensorrt 10.16-GA docs/operators.md", "types": _MATRIX},
+        version_compatible=True,
+        ahead_of_time=False,
+        sources={
+            "max_opset": "onnx-tensorrt docs/operators.md of 10.15: opset 9 to 24",
+            "dialects": "onnx-tensorrt docs/operators.md of 10.15 (Attention without past_key and past_value)",
+            "types": _MATRIX,
+        },
     ),
     TensorRtVersion(
         name="11",
@@ -175,6 +193,8 @@ VERSIONS: tuple[TensorRtVersion, ...] = (
         stream_plan=True,
         precision_flags=False,
         inspector_tensors="I/O Tensors",
+        version_compatible=True,
+        ahead_of_time=False,
         sources={
             "max_opset": "TensorRT 11.4.1 documentation, ONNX operator support",
             "strongly_typed": _MIGRATION,
@@ -183,6 +203,23 @@ VERSIONS: tuple[TensorRtVersion, ...] = (
         },
     ),
 )
+
+
+# TensorRT-RTX has TensorRT 11's API under another module name
+RTX = dataclasses.replace(
+    VERSIONS[-1],
+    name="RTX 1",
+    where="desktop and workstation GPUs, DGX Spark; pip install tensorrt-rtx-cu13",
+    version_compatible=False,
+    ahead_of_time=True,
+    sources={
+        "max_opset": "TensorRT-RTX 1.7 takes the opset-23 graphs of this project's tests",
+        "version_compatible": "1.7.1 looks for libnvinfer_lean.so.1, which its wheels do not hold",
+        "ahead_of_time": "IBuilderConfig.set_compute_capability of 1.7.1",
+    },
+)
+# What TensorRT-RTX 1.7.1's ComputeCapability names
+RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 
 
 def find_version(version: str) -> TensorRtVersion:
