@@ -16,8 +16,8 @@ from motedge.doctor.host import examine_host, read_text
 from motedge.doctor.packages import engine_libraries
 
 _TIMEOUT_S = 10.0
-# Part numbers of Jetson modules: p3701 AGX Orin, p3767 Orin NX and Nano, p3834 Thor
-_PART = re.compile(r"p(?:3701|3767|3834)-\d{4}")
+# Part numbers of modules and boards: p3701 AGX Orin, p3767 Orin NX and Nano, p3834 Jetson Thor, p3960 DRIVE AGX Thor
+_PART = re.compile(r"p(?:3701|3767|3834|3960)-\d{4}")
 _MODE = re.compile(r"NV Power Mode:\s*(\S+)")
 _MODE_ID = re.compile(r"pmode:0*(\d+)")
 _MODE_NAME = re.compile(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>")
