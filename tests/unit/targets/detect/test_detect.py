@@ -130,7 +130,8 @@ def test_an_older_jetson(machine: Machine) -> None:
         ("R39 (release), REVISION: 2.0,", "JetPack 7.2", None),
         ("R39 (release), REVISION: 2.1,", "JetPack 7.2.1", None),
         ("R35 (release), REVISION: 4.1,", None, "35.4.1 is in no row"),
-        ("R36 (release), REVISION: 5.0,", None, "36.5.0 is in no row"),
+        ("R36 (release), REVISION: 5.0,", "JetPack 6.2.2", None),
+        ("R36 (release), REVISION: 6.0,", None, "36.6.0 is in no row"),
         ("no release here", None, None),
     ],
 )
