@@ -6,7 +6,7 @@ tests/data/tensorrt_api/ holds the result; tests make stub modules of it (tests/
 
     pip download --no-deps --only-binary=:all: --python-version 311 --platform manylinux_2_28_x86_64 \
         tensorrt-cu13-bindings==10.16.1.11
-    python scripts/extract_tensorrt_api.py tensorrt_cu13_bindings-10.16.1.11-cp311-*.whl tests/data/tensorrt_api/10.16.json
+    python scripts/extract_tensorrt_api.py tensorrt_cu13_bindings-10.16*.whl tests/data/tensorrt_api/10.16.json
 
 Needs gcc, readelf, and a Python of the version that the wheel is for (--python names another than this one).
 """
@@ -68,7 +68,8 @@ def walk(owner, prefix):
             if "values" not in classes[prefix + name]:
                 walk(value, prefix + name + ".")
 walk(module, "")
-functions = {n: signatures(v) for n, v in sorted(vars(module).items()) if type(v).__name__ == "builtin_function_or_method"}
+found = sorted(vars(module).items())
+functions = {n: signatures(v) for n, v in found if type(v).__name__ == "builtin_function_or_method"}
 print(json.dumps({"functions": functions, "classes": classes}))
 '''
 

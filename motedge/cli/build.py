@@ -130,7 +130,7 @@ def _deliver(report: BuildReport, as_json: bool) -> None:
         return
     for engine in report.built:
         print(
-            f"{engine.file}: {format_bytes(engine.bytes)}, {engine.seconds:.1f} s, "
+            f"{engine.file}: {format_bytes(engine.total_bytes)}, {engine.seconds:.1f} s, "
             f"peak memory {format_bytes(engine.peak_memory_bytes)}"
         )
         _print_raised(engine)

@@ -76,8 +76,8 @@ def check_engine(
     _check_machine(engine, host)
     _check_trust(engine, trust_host_code)
     path = _check_file(files, engine.file, engine.bytes, engine.sha256 if check_content else None)
-    for name, digest in engine.data_files.items():
-        _check_file(files, name, None, digest if check_content else None)
+    for name, entry in engine.data_files.items():
+        _check_file(files, name, int(entry["bytes"]), str(entry["sha256"]) if check_content else None)
     _check_memory(engine, host, reserve_bytes)
     return path
 
@@ -133,12 +133,12 @@ def _check_trust(engine: EngineFile, trusted: bool) -> None:
         )
 
 
-def _check_file(files: EngineFiles, name: str, size: Optional[int], digest: Optional[str]) -> Path:
+def _check_file(files: EngineFiles, name: str, size: int, digest: Optional[str]) -> Path:
     path = files.inside(name)
     fix = "copy it again, or build again"
     if not path.is_file():
         raise BundleError(f"{name} is missing from {files.folder}", fix=fix)
-    if size is not None and path.stat().st_size != size:
+    if path.stat().st_size != size:
         got = f"{path.stat().st_size} bytes"
         raise BundleError(f"{name} differs from what was built", expected=f"{size} bytes", got=got, fix=fix)
     if digest is not None and (found := sha256_file(path)) != digest:
@@ -155,9 +155,9 @@ def _check_file(files: EngineFiles, name: str, size: Optional[int], digest: Opti
 def _check_memory(engine: EngineFile, host: LoadHost, reserve: int) -> None:
     if host.free_memory_bytes is None:
         return
-    needed = engine.bytes + (engine.device_memory_bytes or 0) + reserve
+    needed = engine.total_bytes + (engine.device_memory_bytes or 0) + reserve
     if needed > host.free_memory_bytes:
-        parts = f"{format_bytes(engine.bytes)} of weights and kernels"
+        parts = f"{format_bytes(engine.total_bytes)} of weights and kernels"
         if engine.device_memory_bytes:
             parts += f", {format_bytes(engine.device_memory_bytes)} of activations"
         if reserve:

@@ -58,10 +58,15 @@ class EngineFile:
     refittable: bool = False
     # Must be refitted with its weights before it runs
     weights_stripped: bool = False
-    # Further files of the engine, beside it: name -> sha256
-    data_files: Mapping[str, str] = field(default_factory=dict)
+    # Further files of the engine, beside it: name -> {bytes, sha256}
+    data_files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # What was not as asked, in words
     notes: tuple[str, ...] = ()
+
+    @property
+    def total_bytes(self) -> int:
+        """Of the engine with its data files."""
+        return self.bytes + sum(int(entry["bytes"]) for entry in self.data_files.values())
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,8 +26,8 @@ from motedge import errors
 from motedge.errors import HostError, InternalError, MotedgeError
 from motedge.files import PARTIAL_SUFFIX
 from motedge.targets.builders.builder import BuildError, BuildRequest, BuiltEngine, Progress
-from motedge.targets.builders.registry import make_builder
 from motedge.targets.builders.memory_watch import MemoryPeak
+from motedge.targets.builders.registry import make_builder
 from motedge.units import format_bytes
 
 _PERIOD_S = 0.05
@@ -89,8 +90,7 @@ def _running(command: Sequence[str], out: Path) -> Iterator[subprocess.Popen[byt
             child.wait()
         if child.stdout is not None:
             child.stdout.close()
-        for partial in out.parent.glob(f"{out.name}*{PARTIAL_SUFFIX}"):
-            partial.unlink()
+        remove_partials(out.parent)
 
 
 def _messages(child: subprocess.Popen[bytes], peak: MemoryPeak) -> Iterator[dict[str, Any]]:
@@ -119,6 +119,15 @@ def _messages(child: subprocess.Popen[bytes], peak: MemoryPeak) -> Iterator[dict
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     peak.resident = max(peak.resident, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+
+
+def remove_partials(folder: Path) -> None:
+    """Removes what builds that were ended left half-written."""
+    for partial in folder.glob(f"*{PARTIAL_SUFFIX}"):
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink()
 
 
 def _end_with_parent() -> None:

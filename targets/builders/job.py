@@ -19,16 +19,16 @@ from typing import Any, Optional
 
 from motedge.bundle import Bundle
 from motedge.errors import BundleError
-from motedge.files import PARTIAL_SUFFIX, sha256_file, write_json
+from motedge.files import sha256_file, write_json
 from motedge.runtime.backends.registry import choose_variant
 from motedge.runtime.engine_files import BUILD_FILE, EngineFile, EngineFiles
 from motedge.runtime.engine_files.gate import this_platform
 from motedge.runtime.engine_files.record import ENGINES_FOLDER
 from motedge.targets.builders import checks
 from motedge.targets.builders.builder import Builder, BuildRequest, BuiltEngine
-from motedge.targets.builders.registry import builder_for
-from motedge.targets.builders.child import build_in_child
+from motedge.targets.builders.child import build_in_child, remove_partials
 from motedge.targets.builders.memory_watch import MemoryPeak
+from motedge.targets.builders.registry import builder_for
 from motedge.targets.builders.selection import Choice, asked_types, choose
 from motedge.targets.builders.settings import BuildSettings
 from motedge.targets.builders.trt_library import TENSORRT
@@ -114,8 +114,7 @@ def build_engines(bundle: Bundle, target: Target, options: BuildOptions, progres
     files = _known(bundle, target)
     report = BuildReport(files)
     files.folder.mkdir(parents=True, exist_ok=True)
-    for partial in files.folder.glob(f"*{PARTIAL_SUFFIX}"):
-        partial.unlink()
+    remove_partials(files.folder)
     try:
         _build_all(bundle, target, options, builder, planned, report, progress)
     finally:
@@ -249,9 +248,13 @@ def _entry(
         version_compatible=built.version_compatible,
         refittable=built.refittable,
         weights_stripped=built.weights_stripped,
-        data_files={name: sha256_file(request.out.parent / name) for name in built.data_files},
+        data_files={name: _data_file(request.out.parent / name) for name in built.data_files},
         notes=built.notes,
     )
+
+
+def _data_file(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
 
 
 def _with(files: EngineFiles, entry: EngineFile) -> EngineFiles:
