@@ -93,7 +93,7 @@ def test_a_device() -> None:
         ('engine = "tensorrt"', 'engine = "trt"', "unknown engine 'trt'"),
         ("unified_memory = true", 'unified_memory = "yes"', "unified_memory is of a wrong kind"),
         ("unified_memory = true", "", "board.toml lacks unified_memory"),
-        ('release = "JetPack 6.2"', 'release = "JetPack 6.22"', "'JetPack 6.22' has no source\n.*mean 'JetPack 6.2'"),
+        ('release = "JetPack 6.2"', 'release = "JetPak 6.2"', "'JetPak 6.2' has no source\n.*mean 'JetPack 6.2'"),
         ('accepts = ["11.4.1"]', 'accepts = "11.4.1"', "accepts is of a wrong kind"),
         ('name = "15W"', "", "a mode lacks a field"),
         ('name = "Board"', "name = Board", "board.toml is not TOML"),
