@@ -31,7 +31,7 @@ from motedge.targets.builders.memory_watch import MemoryPeak
 from motedge.targets.builders.registry import builder_for
 from motedge.targets.builders.selection import Choice, asked_types, choose
 from motedge.targets.builders.settings import BuildSettings
-from motedge.targets.builders.trt_library import TENSORRT
+from motedge.targets.builders.trt.library import TENSORRT
 from motedge.targets.catalog import Target
 
 # Raised when the same inputs come to give another engine or another record

@@ -11,19 +11,19 @@ from motedge.targets.catalog import Target
 
 
 def _tensorrt() -> Builder:
-    from motedge.targets.builders.trt_builder import TensorRtBuilder
+    from motedge.targets.builders.trt.builders import TensorRtBuilder
 
     return TensorRtBuilder()
 
 
 def _tensorrt_rtx() -> Builder:
-    from motedge.targets.builders.trt_builder import TensorRtRtxBuilder
+    from motedge.targets.builders.trt.builders import TensorRtRtxBuilder
 
     return TensorRtRtxBuilder()
 
 
 def _onnxruntime() -> Builder:
-    from motedge.targets.builders.ort_builder import OnnxRuntimeBuilder
+    from motedge.targets.builders.ort.builder import OnnxRuntimeBuilder
 
     return OnnxRuntimeBuilder()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any, Optional
 
 from motedge.files import atomic_open, write_chunks
-from motedge.targets.builders.trt_library import Library
+from motedge.targets.builders.trt.library import Library
 
 _CAPSULE = ctypes.pythonapi
 _CAPSULE.PyCapsule_GetName.restype = ctypes.c_char_p

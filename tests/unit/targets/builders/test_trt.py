@@ -14,8 +14,8 @@ from tensorrt_stub_scene import PLAN, Stage, make_library
 from motedge.errors import BundleError, HostError, UsageError
 from motedge.targets.builders.builder import BuildError, BuildRequest, BuiltEngine
 from motedge.targets.builders.settings import BuildSettings
-from motedge.targets.builders.trt_build import build_plan
-from motedge.targets.builders.trt_library import Library, describe_library, find_library
+from motedge.targets.builders.trt.build import build_plan
+from motedge.targets.builders.trt.library import Library, describe_library, find_library
 
 SUPPORTED = [version for version in VERSIONS if version != "8.6"]
 EVERYTHING = BuildSettings(

@@ -7,17 +7,17 @@ import gc
 import sys
 from typing import Any
 
-from motedge.targets.builders import trt_network
 from motedge.targets.builders.builder import BuildRequest, BuiltEngine, Progress
 from motedge.targets.builders.mapped_weights import MappedWeights
-from motedge.targets.builders.trt_attention import allow_decomposition
-from motedge.targets.builders.trt_config import load_timing_cache, make_config, save_timing_cache
-from motedge.targets.builders.trt_inspector import inspect_plan, raised_in_engine
-from motedge.targets.builders.trt_library import Library
-from motedge.targets.builders.trt_log import make_logger, memory_failure
-from motedge.targets.builders.trt_plan import write_plan
-from motedge.targets.builders.trt_precision import NetworkTypes
-from motedge.targets.builders.trt_progress import PhaseTracker, make_monitor
+from motedge.targets.builders.trt import network as trt_network
+from motedge.targets.builders.trt.attention import allow_decomposition
+from motedge.targets.builders.trt.config import load_timing_cache, make_config, save_timing_cache
+from motedge.targets.builders.trt.inspector import inspect_plan, raised_in_engine
+from motedge.targets.builders.trt.library import Library
+from motedge.targets.builders.trt.log import make_logger, memory_failure
+from motedge.targets.builders.trt.plan import write_plan
+from motedge.targets.builders.trt.precision import NetworkTypes
+from motedge.targets.builders.trt.progress import PhaseTracker, make_monitor
 
 
 def build_plan(library: Library, request: BuildRequest, progress: Progress, *, inspect: bool) -> BuiltEngine:

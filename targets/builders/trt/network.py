@@ -7,7 +7,7 @@ from typing import Any
 from motedge.bundle import Contract
 from motedge.errors import BundleError, MotedgeError
 from motedge.targets.builders.builder import BuildError, BuildRequest
-from motedge.targets.builders.trt_library import Library
+from motedge.targets.builders.trt.library import Library
 from motedge.units import format_bytes
 
 _DYNAMIC = -1

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from motedge.targets.builders.trt_library import Library
-from motedge.targets.builders.trt_precision import BITS
+from motedge.targets.builders.trt.library import Library
+from motedge.targets.builders.trt.precision import BITS
 
 # Datatypes as the inspector writes them, at the end of "Row major linear FP16", or alone
 _DATATYPE = re.compile(r"\b(FP32|Float|FP16|Half|BF16|BFloat16|FP8|Int8|Int4|FP4)\b", re.IGNORECASE)

@@ -9,7 +9,7 @@ from motedge.errors import HostError, UsageError
 from motedge.files import atomic_path
 from motedge.targets.builders.builder import BuildRequest
 from motedge.targets.builders.settings import BuildSettings
-from motedge.targets.builders.trt_library import Library
+from motedge.targets.builders.trt.library import Library
 
 
 def require_settings(library: Library, settings: BuildSettings) -> None:

@@ -9,9 +9,9 @@ from motedge.errors import HostError, UsageError
 from motedge.targets.builders.builder import BuildRequest, BuiltEngine, Progress
 from motedge.targets.builders.settings import BuildSettings
 from motedge.targets.builders.this_gpu import this_compute_capability
-from motedge.targets.builders.trt_build import build_plan
-from motedge.targets.builders.trt_config import require_settings
-from motedge.targets.builders.trt_library import TENSORRT, TENSORRT_RTX, Library, find_library
+from motedge.targets.builders.trt.build import build_plan
+from motedge.targets.builders.trt.config import require_settings
+from motedge.targets.builders.trt.library import TENSORRT, TENSORRT_RTX, Library, find_library
 from motedge.targets.catalog import Target
 from motedge.targets.tensorrt.versions import RTX_CAPABILITIES
 

@@ -14,7 +14,7 @@ from typing import Any
 from motedge.errors import HostError, UsageError
 from motedge.files import PARTIAL_SUFFIX
 from motedge.targets.builders.builder import BuildError, BuildRequest, BuiltEngine, Progress
-from motedge.targets.builders.ort_attention import fuse_attention
+from motedge.targets.builders.ort.attention import fuse_attention
 from motedge.targets.builders.settings import BuildSettings
 from motedge.targets.catalog import Target
 

@@ -1,0 +1,1 @@
+"""onnxruntime: graphs optimised for CPUs."""
