@@ -62,11 +62,13 @@ class RangeObserver:
         return hook
 
 
-def require_ranges(graph: str, amax: Mapping[str, Tensor], sites: Iterable[str]) -> None:
-    """ExportError for a site whose input was zero in every forward, or that never ran."""
+def require_ranges(graph: str, module: nn.Module, amax: Mapping[str, Tensor], sites: Iterable[str]) -> None:
+    """ExportError for a site whose input was zero in every forward, or that never ran: the first one of the graph.
+
+    What follows a dead projection is dead too, so that only the first says where to look.
+    """
     wanted = set(sites)
-    # In the order of the graph: what follows a dead projection is dead too
-    for name in [*filter(wanted.__contains__, amax), *sorted(wanted - amax.keys())]:
+    for name in filter(wanted.__contains__, module_sites(module)):
         if name not in amax or not bool(amax[name].max() > 0):
             raise ExportError(
                 f"graph {graph!r}: the input of {name} was zero in all of calibration",

@@ -50,7 +50,7 @@ def calibrate_und(
         observer.close()
     if wanted:
         state.ranges[UND] = observer.amax()
-        require_ranges(UND, state.ranges[UND], wanted)
+        require_ranges(UND, und.module, state.ranges[UND], wanted)
         state.save()
     searched = missing.awq.get(UND, frozenset()) - state.awq.get(UND, {}).keys()
     if searched:
@@ -103,7 +103,7 @@ def calibrate_gen(
         observer.close()
         loop.close()
     if wanted:
-        require_ranges(GEN, state.ranges[GEN], wanted)
+        require_ranges(GEN, gen.module, state.ranges[GEN], wanted)
     if searched:
         _search_gen(gen, searched, kept, state)
 
