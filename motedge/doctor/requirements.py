@@ -1,13 +1,15 @@
 """motedge's own requirements, read from its package metadata, and whether a version lies in their range.
 
-Understands what pyproject.toml uses: `name`, comma-separated version bounds, and the markers `extra` and
-`python_version` joined by `and`. The package `packaging`, which knows the rest, is not a dependency of the device.
+Understands what pyproject.toml uses: `name`, comma-separated version bounds, and the markers `extra`, `python_version`,
+`platform_machine` and `sys_platform` joined by `and`. The package `packaging`, which knows the rest, is not a
+dependency of the device.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import operator
+import platform
 import re
 import sys
 from dataclasses import dataclass
@@ -17,7 +19,9 @@ from motedge.errors import HostError, InternalError
 
 _REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9._-]+)\s*([^;]*?)\s*(?:;\s*(.*))?$")
 _BOUND = re.compile(r"^(<=|>=|==|!=|<|>)\s*([0-9][^,\s]*)$")
-_MARKER = re.compile(r"""^\s*\(?\s*(extra|python_version)\s*(<=|>=|==|!=|<|>)\s*["']([^"']+)["']\s*\)?\s*$""")
+_MARKER = re.compile(
+    r"""^[\s(]*(extra|python_version|platform_machine|sys_platform)\s*(<=|>=|==|!=|<|>)\s*["']([^"']+)["'][\s)]*$"""
+)
 _COMPARE = {
     "<": operator.lt,
     "<=": operator.le,
@@ -111,8 +115,11 @@ def _markers(markers: str, text: str) -> tuple[Optional[str], bool]:
         variable, sign, value = found.groups()
         if variable == "extra":
             extra = value
-        else:
+        elif variable == "python_version":
             applies = applies and _compare(sys.version_info[:2], sign, version_key(value))
+        else:
+            here = platform.machine() if variable == "platform_machine" else sys.platform
+            applies = applies and _COMPARE[sign](here, value)
     return extra, applies
 
 

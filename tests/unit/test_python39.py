@@ -119,7 +119,7 @@ def test_python39_runs_the_installed_package(tmp_path: Path) -> None:
 
 def _shadow(target: Path) -> Path:
     """The package's sources beside the work tree, so that installing writes nothing into it."""
-    for name in ("motedge", "export", "runtime"):
+    for name in ("motedge", "export", "quant", "runtime", "targets"):
         shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, target / name)

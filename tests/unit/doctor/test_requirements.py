@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import platform
 import sys
 
 import pytest
@@ -42,7 +43,15 @@ def test_version_without_numbers() -> None:
     assert version_key("main") == ()
 
 
-@pytest.mark.parametrize("text", ["x~=1.2", 'x; platform_machine == "arm"', "x @ https://example.com/x.whl"])
+def test_markers_of_the_machine() -> None:
+    found = parse(f'x==1; (platform_machine == "{platform.machine()}" and sys_platform == "linux") and extra == "test"')
+    assert (found.extra, found.applies) == ("test", sys.platform == "linux")
+    assert parse('x; platform_machine == "abacus"').applies is False
+
+
+@pytest.mark.parametrize(
+    "text", ["x~=1.2", 'x; os_name == "nt"', 'x; extra == "a" or extra == "b"', "x @ https://example.com/x.whl"]
+)
 def test_unknown_forms_are_refused(text: str) -> None:
     with pytest.raises(InternalError):
         parse(text)
