@@ -1,0 +1,95 @@
+"""Unpacking into a folder of its own: each byte checked on its way, everything on disk before the folder gets its name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from motedge.files import disk_error, sha256_file
+from motedge.targets.install.archive import Archive
+from motedge.targets.install.listing import LISTING, SIGNATURE, PackListing
+
+# Bytes that are done, of so many
+Progress = Callable[[int, int], None]
+# Set-user-id and the like can't come out of an archive: its modes are one bit
+_MODE, _MODE_EXECUTABLE = 0o644, 0o755
+
+
+def unpack(archive: Archive, folder: Path, progress: Progress) -> None:
+    """Writes everything into `folder`, which must not exist yet, and flushes it to disk.
+
+    Raises:
+        BundleError: a damaged archive. The caller removes the folder.
+        HostError: the disk is full, or not writable.
+    """
+    folders = {folder}
+    done, total = 0, archive.listing.total_bytes
+    path = folder
+    try:
+        folder.mkdir(parents=True)
+        for name, entry, chunks in archive.files():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folders.update(parent for parent in path.parents if folder in parent.parents)
+            with _create(path, entry.executable) as descriptor:
+                for chunk in chunks:
+                    _write_all(descriptor, chunk)
+                    done += len(chunk)
+                    progress(done, total)
+        last = [(LISTING, archive.listing_bytes)]
+        if archive.signature is not None:
+            last.append((SIGNATURE, archive.signature))
+        for name, content in last:
+            path = folder / name
+            with _create(path, False) as descriptor:
+                _write_all(descriptor, content)
+        for each in sorted(folders, reverse=True):
+            sync_folder(each)
+    except OSError as error:
+        raise disk_error(error, path) from error
+
+
+def verify_stream(archive: Archive, progress: Progress) -> None:
+    """Reads an archive to its end and writes nothing; BundleError where it is damaged."""
+    done, total = 0, archive.listing.total_bytes
+    for _, _, chunks in archive.files():
+        for chunk in chunks:
+            done += len(chunk)
+            progress(done, total)
+
+
+def differing(folder: Path, listing: PackListing) -> Iterator[str]:
+    """Files of an unpacked bundle that are missing or are not as packed; reads all bytes."""
+    for name, entry in listing.files.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
+            yield name
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes names that were written into a folder outlast a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _create(path: Path, executable: bool) -> Iterator[int]:
+    """A new file, by its descriptor, flushed to disk when all went well. Never follows a link, never overwrites."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, _MODE_EXECUTABLE if executable else _MODE)
+    try:
+        yield descriptor
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
