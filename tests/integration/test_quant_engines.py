@@ -8,16 +8,15 @@ import pytest
 import torch
 from quant_scene import GEN, UND, QuantScene
 from quantized_projection import write_projection
-from tensorrt_rtx_build import build_engine
+from tensorrt_rtx_build import CAPABILITIES, build_engine
 
 from motedge.quant.emission.variant import plan_emission, write_quantized
 from motedge.quant.parameters import SiteParameters
-from motedge.quant.recipe import builtin_recipes
+from motedge.quant.recipe import Recipe, builtin_recipes
 from motedge.quant.schemes import SCHEMES, Scheme
+from motedge.targets.builders.builder import BuildError
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install motedge[test]")
-# Compute capabilities that TensorRT-RTX builds for; Orin (8.7) and Thor (11.0) take TensorRT itself, on the device
-CAPABILITIES = ("8.6", "8.9", "12.0")
 
 
 @pytest.mark.parametrize("base", ["fused-fp16", "fused-bf16", "primitive-fp16"])
@@ -34,20 +33,27 @@ CAPABILITIES = ("8.6", "8.9", "12.0")
     ],
 )
 def test_engines(
-    quant_scenes: dict[str, QuantScene], tmp_path: Path, family: str, graph: str, recipe: object, base: str
+    quant_scenes: dict[str, QuantScene], tmp_path: Path, family: str, graph: str, recipe: Recipe, base: str
 ) -> None:
     scene = quant_scenes[family]
     emission = plan_emission(scene.bundle, graph, base, recipe.id, scene.parameters(graph, recipe))
     write_quantized(scene.bundle, emission, tmp_path)
     # What the graph itself uses: a recipe may give another type to the other tower
     needed = max(known.scheme.least_sm for known in emission.parameters.values())
-    least = next(c for c in CAPABILITIES if float(c) >= needed)
-    model, contract = tmp_path / emission.file, scene.bundle.contract(graph)
-    assert build_engine(model, contract, least) > 0
+    fitting = [c for c in CAPABILITIES if float(c) >= needed]
     below = [c for c in CAPABILITIES if float(c) < needed]
+    model, contract, dtype = tmp_path / emission.file, scene.bundle.contract(graph), emission.dtype
+    schemes = {name: known.scheme for name, known in emission.parameters.items()}
+    asked = {name: (scheme.activation or dtype, scheme.weight) for name, scheme in schemes.items()}
+    size, built = build_engine(model, contract, *fitting, dtype=dtype, asked=asked)
+    assert size > 0
+    assert built.notes == ()
+    # No projection is computed in more bits than its scheme asks for; the timestep's two are fp32 in every variant
+    raised = {entry["layer"] for entry in built.raised_precision}
+    assert raised == ({"time_embedder.linear_1/MatMul", "time_embedder.linear_2/MatMul"} if graph == GEN else set())
     if below:
-        with pytest.raises(ValueError, match="HW-specific datatypes"):
-            build_engine(model, contract, below[-1])
+        with pytest.raises(BuildError, match="HW-specific datatypes"):
+            build_engine(model, contract, below[-1], dtype=dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
@@ -60,4 +66,4 @@ def test_weights_stay_packed_in_the_engine(tmp_path: Path, scheme: Scheme, dtype
     packed = side * side * scheme.weight_bits / 8
     least = next(c for c in CAPABILITIES if float(c) >= scheme.least_sm)
     # What is not weights, kernels above all, takes up to 0.3 MB
-    assert packed < build_engine(model, None, least) < packed + 0.35e6
+    assert packed < build_engine(model, None, least)[0] < packed + 0.35e6
