@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from graph_run import run_graph
@@ -21,7 +22,7 @@ from motedge.quant.numerics.weight import quantize_weight
 from motedge.quant.parameters import SiteParameters
 from motedge.quant.recipe import builtin_recipes
 from motedge.quant.replay import repeat_forward
-from motedge.quant.schemes import FP8, INT8
+from motedge.quant.schemes import NVFP4
 from motedge.quant.sites import module_sites
 from motedge.runtime.comparison import compare
 
@@ -44,7 +45,8 @@ def test_every_projection_computes_what_modelopt_computes(
     quant_scenes: dict[str, QuantScene], tmp_path: Path, family: str, recipe: str, graph: str
 ) -> None:
     """Given the same input. Where an activation lies on the border between two codes, rounding may go either way:
-    ModelOpt multiplies by 448 / amax where Q/DQ divides by amax / 448. One such value in a thousand rows is 1e-7."""
+    ModelOpt multiplies by 448 / amax where Q/DQ divides by amax / 448. One such value in a thousand rows is 1e-7. NVFP4
+    computes in the same order as its oracle, but the oracle's quotients are fp64: a value in some 100,000 flips."""
     scene = quant_scenes[family]
     emission = emit(scene, graph, "primitive-fp32", recipe, tmp_path)
     weights = {name: layer.weight for name, (_, layer) in module_sites(scene.towers[graph].module).items()}
@@ -52,9 +54,12 @@ def test_every_projection_computes_what_modelopt_computes(
         known = emission.parameters[site]
         expected = ModelOptProjection(weights[site], known)(torch.from_numpy(x)).numpy()
         found = compare(site, y, expected)
-        if known.scheme.activation in (FP8, INT8):
+        if known.scheme.activation is not None:
             assert found.cosine is not None and found.cosine >= 1 - 1e-6, (site, found)
-        else:
+        if known.scheme.activation == NVFP4:
+            flipped = np.abs(y - expected).reshape(-1, y.shape[-1]).max(-1) >= 1e-5
+            assert flipped.mean() < 0.02, (site, found, int(flipped.sum()), "rows hold a flipped value")
+        elif known.scheme.activation is None:
             assert found.max_abs_error is not None and found.max_abs_error < 1e-5, (site, found)
 
 
