@@ -14,12 +14,26 @@ from pathlib import Path
 from typing import Optional
 
 import motedge
-from motedge.cli import build, checkpoint, doctor, export, inspect, log, quantize, run, sensitivity, targets, verify
+from motedge.cli import (
+    build,
+    checkpoint,
+    doctor,
+    export,
+    inspect,
+    install,
+    log,
+    pack,
+    quantize,
+    run,
+    sensitivity,
+    targets,
+    verify,
+)
 from motedge.cli.parser import Parser
 from motedge.errors import EXIT_INTERNAL, EXIT_USAGE, HostError, MotedgeError
 
 # In the order of the way of the data; each module registers the verb of its name
-VERBS = (checkpoint, export, sensitivity, quantize, targets, build, run, verify, inspect, doctor)
+VERBS = (checkpoint, export, sensitivity, quantize, targets, build, pack, install, run, verify, inspect, doctor)
 # Shells' convention: 128 + the signal's number, SIGINT 2 and SIGPIPE 13
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141

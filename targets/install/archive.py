@@ -1,9 +1,9 @@
 """Reading an archive of an origin that is not trusted: strictly forward, nothing believed that pack.json does not say.
 
-The format is plain tar, so that any tar can unpack it; the reader takes only the part of tar that `motedge pack` writes.
-Links, devices, folders, sparse files, and headers that speak of other headers (long names, pax) are refused: they are
-what tar readers are attacked with, and pax headers may claim gigabytes that a reader would hold in memory. The order of
-files is fixed, pack.json first, its signature next, so that a stream can be judged before anything of it is written.
+The format is plain tar, so that any tar can unpack it; the reader takes only what `motedge pack` writes of tar. Links,
+devices, folders, sparse files, and headers that speak of other headers (long names, pax) are refused: they are what tar
+readers are attacked with, and a pax header may claim gigabytes that a reader would hold in memory. The order of files
+is fixed, pack.json first, its signature next, so that a stream can be judged before anything of it is written.
 """
 
 from __future__ import annotations

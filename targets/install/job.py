@@ -1,9 +1,8 @@
-"""From an archive to the active bundle: judged first, then unpacked beside the others, built, and only then switched to."""
+"""From an archive to the active bundle: judged, unpacked beside the others, built, and only then switched to."""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,10 +81,9 @@ def install(stream: IO[bytes], root: Path, options: InstallOptions) -> InstallRe
     with store.lock():
         # Asked early: a foreign `current` is found before gigabytes are written
         before = store.current
-        unchanged, mended = False, ()
-        if store.path(name).is_dir():
-            mended = tuple(differing(store.path(name), listing))
-            unchanged = not mended
+        here = store.path(name).is_dir()
+        mended = tuple(differing(store.path(name), archive)) if here else ()
+        unchanged = here and not mended
         if not unchanged:
             room = listing.total_bytes + (options.build_bytes(listing) if options.build else 0)
             require_free(root, room, f"the bundle {name}")
@@ -140,4 +138,4 @@ def _bring(archive: Archive, store: Store, name: str, damaged: tuple[str, ...], 
             if target.is_dir() and not target.is_symlink():
                 raise BundleError(f"{target} is a folder where a file belongs", fix="remove it and install again")
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(folder / file, target)
+            (folder / file).replace(target)

@@ -59,10 +59,10 @@ class Store:
             if link.exists():
                 raise HostError(f"{link} is not a link", fix="give another --root, or move it away")
             return None
-        parts = Path(os.readlink(link)).parts
+        parts = link.readlink().parts
         if len(parts) != 2 or parts[0] != BUNDLES:
             raise HostError(
-                f"{link} points to something else", expected=f"{BUNDLES}/NAME", got=os.readlink(link), fix="remove it"
+                f"{link} points to something else", expected=f"{BUNDLES}/NAME", got=link.readlink(), fix="remove it"
             )
         return parts[1]
 
@@ -118,7 +118,7 @@ class Store:
 
     def publish(self, folder: Path, name: str) -> None:
         """Gives an unpacked folder its name; from then on it counts as installed."""
-        os.rename(folder, self.path(name))
+        folder.rename(self.path(name))
         sync_folder(self.bundles)
 
     def activate(self, name: str) -> None:
@@ -173,15 +173,15 @@ class Store:
         removed = [name for name in ranked if name not in kept]
         for name in removed:
             gone = self.bundles / f"{_REMOVED}{name}"
-            os.rename(self.path(name), gone)
+            self.path(name).rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
         return removed
 
     def _switch(self, name: str) -> None:
         link = self.root / f"{_LINK}{os.getpid()}"
         try:
-            os.symlink(f"{BUNDLES}/{name}", link)
-            os.replace(link, self.root / CURRENT)
+            link.symlink_to(f"{BUNDLES}/{name}")
+            link.replace(self.root / CURRENT)
             sync_folder(self.root)
         except OSError as error:
             raise disk_error(error, self.root / CURRENT) from error

@@ -1,4 +1,4 @@
-"""Unpacking into a folder of its own: each byte checked on its way, everything on disk before the folder gets its name."""
+"""Unpacking into a folder of its own: each byte checked on its way, all of it on disk before the folder has a name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from motedge.files import disk_error, sha256_file
 from motedge.targets.install.archive import Archive
-from motedge.targets.install.listing import LISTING, SIGNATURE, PackListing
+from motedge.targets.install.listing import LISTING, SIGNATURE
 
 # Bytes that are done, of so many
 Progress = Callable[[int, int], None]
@@ -38,10 +38,7 @@ def unpack(archive: Archive, folder: Path, progress: Progress) -> None:
                     _write_all(descriptor, chunk)
                     done += len(chunk)
                     progress(done, total)
-        last = [(LISTING, archive.listing_bytes)]
-        if archive.signature is not None:
-            last.append((SIGNATURE, archive.signature))
-        for name, content in last:
+        for name, content in _first(archive):
             path = folder / name
             with _create(path, False) as descriptor:
                 _write_all(descriptor, content)
@@ -60,12 +57,21 @@ def verify_stream(archive: Archive, progress: Progress) -> None:
             progress(done, total)
 
 
-def differing(folder: Path, listing: PackListing) -> Iterator[str]:
-    """Files of an unpacked bundle that are missing or are not as packed; reads all bytes."""
-    for name, entry in listing.files.items():
+def differing(folder: Path, archive: Archive) -> Iterator[str]:
+    """Files of an unpacked bundle that are missing or not as in this archive; reads all bytes of the folder's."""
+    for name, content in _first(archive):
+        if not (folder / name).is_file() or (folder / name).read_bytes() != content:
+            yield name
+    for name, entry in archive.listing.files.items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
             yield name
+
+
+def _first(archive: Archive) -> list[tuple[str, bytes]]:
+    """What stands before the files of an archive."""
+    found = [(LISTING, archive.listing_bytes)]
+    return found if archive.signature is None else [*found, (SIGNATURE, archive.signature)]
 
 
 def sync_folder(folder: Path) -> None:
