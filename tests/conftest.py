@@ -1,4 +1,4 @@
-"""Order of the test suite, slow tests last, so that a quick failure shows quickly; and what no test may leave behind."""
+"""Order of the test suite, slow tests last, so that a quick failure shows quickly; what no test may leave behind."""
 
 from __future__ import annotations
 
