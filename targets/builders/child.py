@@ -67,6 +67,7 @@ def build_in_child(
                     progress(message["phase"], message["share"])
                 else:
                     last = message
+                    peak.resident = max(peak.resident, message.get("resident", 0))
     if "built" in last:
         return BuiltEngine.from_dict(last["built"]), peak, time.perf_counter() - start
     if "error" in last:
@@ -115,10 +116,11 @@ def _messages(child: subprocess.Popen[bytes], peak: MemoryPeak) -> Iterator[dict
                     message = json.loads(line)
                     if isinstance(message, dict):
                         yield message
-    # wait4 gives the child's own peak, which no look between two periods can miss
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
-    peak.resident = max(peak.resident, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+    if not peak.resident:
+        # No /proc here. Linux counts the parent's memory at the fork in it, so that it is the second choice
+        peak.resident = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def remove_partials(folder: Path) -> None:
@@ -186,7 +188,10 @@ def main(file: Path, out: IO[str]) -> int:
     except MemoryError:
         say({"error": {"kind": "HostError", **dict.fromkeys(_FIELDS), "what": "the build ran out of memory"}})
         return errors.EXIT_ENVIRONMENT
-    say({"built": dataclasses.asdict(built)})
+    # The kernel's own account up to now, which no look from outside can have missed
+    own = MemoryPeak()
+    own.watch(os.getpid())
+    say({"built": dataclasses.asdict(built), "resident": own.resident})
     return errors.EXIT_OK
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import mmap
 import sys
-from typing import Any
+from typing import Any, Optional
 
 from motedge.targets.builders.builder import BuildRequest, BuiltEngine, Progress
 from motedge.targets.builders.mapped_weights import MappedWeights
+from motedge.targets.builders.memory_watch import available_memory
 from motedge.targets.builders.trt import network as trt_network
 from motedge.targets.builders.trt.attention import allow_decomposition
 from motedge.targets.builders.trt.config import load_timing_cache, make_config, save_timing_cache
@@ -18,6 +20,7 @@ from motedge.targets.builders.trt.log import make_logger, memory_failure
 from motedge.targets.builders.trt.plan import write_plan
 from motedge.targets.builders.trt.precision import NetworkTypes
 from motedge.targets.builders.trt.progress import PhaseTracker, make_monitor
+from motedge.units import format_bytes
 
 
 def build_plan(library: Library, request: BuildRequest, progress: Progress, *, inspect: bool) -> BuiltEngine:
@@ -66,7 +69,8 @@ def build_plan(library: Library, request: BuildRequest, progress: Progress, *, i
     del network, parser, config, builder, profile
     trim_heap()
     if inspect and not settings.strip_weights:
-        layers, raised, device_memory = _ask_engine(library, logger, request, layers, raised)
+        layers, raised, device_memory, unasked = _ask_engine(library, logger, request, layers, raised)
+        notes += unasked
     return BuiltEngine(
         device_memory_bytes=device_memory,
         layers=layers,
@@ -80,14 +84,19 @@ def build_plan(library: Library, request: BuildRequest, progress: Progress, *, i
 
 def _ask_engine(
     library: Library, logger: Any, request: BuildRequest, layers: dict[str, Any], raised: list[dict[str, Any]]
-) -> tuple[dict[str, Any], list[dict[str, Any]], Any]:
-    """Layers of the engine itself beside those of the network."""
-    with open(request.out, "rb") as stream:
-        plan = stream.read()
-    found, device_memory = inspect_plan(library, logger, plan)
+) -> tuple[dict[str, Any], list[dict[str, Any]], Optional[int], list[str]]:
+    """Layers of the engine itself beside those of the network; and its activation memory, and what is to be noted."""
+    size, free = request.out.stat().st_size, available_memory()
+    # It is copied to the GPU, which on a Jetson is the same memory
+    if free is not None and size > free:
+        note = f"the engine was not asked for its layers: {format_bytes(free)} free, {format_bytes(size)} needed"
+        return layers, raised, None, [note]
+    # Mapped, so that the system can take the file's pages back as they are copied
+    with open(request.out, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as plan:
+        found, device_memory = inspect_plan(library, logger, plan)
     if found is None:
-        return layers, raised, None
-    return {**layers, "engine": found}, [*raised, *raised_in_engine(found, request.dtype)], device_memory
+        return layers, raised, None, []
+    return {**layers, "engine": found}, [*raised, *raised_in_engine(found, request.dtype)], device_memory, []
 
 
 def trim_heap() -> None:

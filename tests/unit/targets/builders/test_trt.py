@@ -141,6 +141,13 @@ def test_refusal_names_the_graph_and_leaves_nothing(version: str, tmp_path: Path
     assert sorted(p.name for p in tmp_path.iterdir()) == ["gen_step.onnx"]
 
 
+def test_an_engine_that_memory_does_not_take_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("motedge.targets.builders.trt.build.available_memory", lambda: 1000)
+    built, _ = _build("10.3", make_request(tmp_path), Stage())
+    assert built.device_memory_bytes is None
+    assert built.notes == ("the engine was not asked for its layers: 1.00 kB free, 76.00 kB needed",)
+
+
 def test_refused_formats_and_memory_say_so(tmp_path: Path) -> None:
     text = "Cannot compile for target(s) sm86, because the model contains HW-specific datatypes"
     with pytest.raises(BuildError, match="lacks a number format"):
