@@ -22,8 +22,9 @@ from typing import Any
 from conditions import collect_conditions
 
 from motedge.bundle import Bundle
-from motedge.targets.builders.builder import BuildRequest
+from motedge.targets.builders.builder import Builder, BuildRequest
 from motedge.targets.builders.child import build_in_child
+from motedge.targets.builders.expected import expect_build
 from motedge.targets.builders.memory_watch import MemoryPeak
 from motedge.targets.builders.registry import builder_for
 from motedge.targets.builders.selection import Choice, asked_types, choose
@@ -131,7 +132,19 @@ def _measure(bundle: Bundle, target: Target, choice: Choice, way: str, work: Pat
         "peak_rss_gb": peak.resident / 1e9,
         "peak_anonymous_gb": None if peak.anonymous is None else peak.anonymous / 1e9,
         "peak_over_weights": round(peak.resident / sum(weights), 3),
+        **(_expected(bundle, choice, builder, size, peak) if way == "ours" else {}),
         **facts,
+    }
+
+
+def _expected(bundle: Bundle, choice: Choice, builder: Builder, size: int, peak: MemoryPeak) -> dict[str, Any]:
+    """What the builder's model said beforehand, and by how much it was wrong."""
+    expected = expect_build(bundle, choice, builder.name, builder.version())
+    return {
+        "expected_engine_gb": expected.engine_bytes / 1e9,
+        "expected_peak_gb": expected.peak_bytes / 1e9,
+        "engine_error": round(expected.engine_bytes / size - 1, 4),
+        "peak_error": round(expected.peak_bytes / peak.resident - 1, 4),
     }
 
 
@@ -223,7 +236,8 @@ def compare_on_cpu(root: Path, work: Path, rounds: int) -> dict[str, Any]:
 def _print(row: dict[str, Any]) -> None:
     print(
         f"{row['way']:<6} {row['graph']:<12} {row['variant']:<20} {row['seconds']:6.1f} s  engine "
-        f"{row['engine_gb']:.3f} GB  peak {row['peak_rss_gb']:.2f} GB = {row['peak_over_weights']:.2f} x weights",
+        f"{row['engine_gb']:.3f} GB  peak {row['peak_rss_gb']:.2f} GB = {row['peak_over_weights']:.2f} x weights"
+        + (f", expected {row['expected_peak_gb']:.2f} GB" if "expected_peak_gb" in row else ""),
         flush=True,
     )
 

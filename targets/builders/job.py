@@ -27,7 +27,8 @@ from motedge.runtime.engine_files.record import ENGINES_FOLDER
 from motedge.targets.builders import checks
 from motedge.targets.builders.builder import Builder, BuildRequest, BuiltEngine
 from motedge.targets.builders.child import build_in_child, remove_partials
-from motedge.targets.builders.memory_watch import MemoryPeak
+from motedge.targets.builders.expected import expect_build
+from motedge.targets.builders.memory_watch import MemoryPeak, available_memory
 from motedge.targets.builders.registry import builder_for
 from motedge.targets.builders.selection import Choice, asked_types, choose
 from motedge.targets.builders.settings import BuildSettings
@@ -97,9 +98,10 @@ def plan_engines(bundle: Bundle, target: Target, options: BuildOptions) -> tuple
         done = any(_is_done(known, engine, file, source) for engine in known.engines)
         planned.append(PlannedEngine(choice, file, source, asked, capabilities, done))
     pending = [engine.choice for engine in planned if not engine.up_to_date]
-    checks.check_disk(bundle, pending)
-    for choice in pending:
-        checks.check_memory(bundle, choice, None)
+    expected = [expect_build(bundle, choice, builder.name, version) for choice in pending]
+    checks.check_disk(bundle, expected)
+    for choice, build in zip(pending, expected):
+        checks.check_memory(choice, build, available_memory())
     return builder, planned
 
 
