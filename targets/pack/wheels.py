@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -24,6 +26,10 @@ _WHEEL = re.compile(
 )
 # zip can't say less than 1980; wheels of one source are then the same bytes
 _EPOCH = "315532800"
+# What a wheel is made of; copied, since setuptools leaves folders behind, and takes up what older builds left
+_SOURCES = ("motedge", "export", "quant", "runtime", "targets", "pyproject.toml", "README.md", "LICENSE")
+# pyproject.toml, build-system
+_SETUPTOOLS_LEAST = 77
 _MACHINES = {"jetson": "aarch64", "drive": "aarch64", "spark": "aarch64", "rtx": "x86_64", "datacenter": "x86_64"}
 
 
@@ -118,7 +124,19 @@ def build_wheel(source: Path, folder: Path) -> Path:
     Raises:
         HostError: pip failed; says with what.
     """
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", str(folder), str(source)]
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", str(folder)]
+    if _has_backend():
+        # Without a network too
+        command.append("--no-build-isolation")
+    copy = folder / "source"
+    for name in _SOURCES:
+        if (source / name).is_dir():
+            # The links in motedge/ stay links, as in the checkout
+            shutil.copytree(source / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        elif (source / name).is_file():
+            copy.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, copy / name)
+    command.append(str(copy))
     environment = {**os.environ, "SOURCE_DATE_EPOCH": _EPOCH}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     wheels = sorted(folder.glob("motedge-*.whl"))
@@ -130,3 +148,10 @@ def build_wheel(source: Path, folder: Path) -> Path:
             fix="build it yourself and give it with --wheel FILE; or --no-wheel, for a device that has motedge",
         )
     return wheels[0]
+
+
+def _has_backend() -> bool:
+    try:
+        return int(importlib.metadata.version("setuptools").partition(".")[0]) >= _SETUPTOOLS_LEAST
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return False
