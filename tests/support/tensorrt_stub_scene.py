@@ -59,128 +59,153 @@ class Stage:
 
 def make_library(version: str, stage: Stage) -> ModuleType:
     """The stub of a release, on a stage."""
-    module: ModuleType
-    api = read_api(version)
-    fused = "IAttentionInputLayer" in api["classes"]
-    tensors_key = "I/O Tensors" if version.startswith("11") else "Bindings"
+    scene = _Scene(stage, "IAttentionInputLayer" in read_api(version)["classes"])
+    scene.tensors_key = "I/O Tensors" if version.startswith("11") else "Bindings"
+    scene.module = make_module(
+        version, {**scene.parser(), **scene.network(), **scene.builder(), **scene.config(), **scene.engine()}
+    )
+    return scene.module
 
-    def tensor(name: str, kind: str, shape: tuple[int, ...] = ()) -> Any:
-        made = module.ITensor()
-        made.stub_name, made.stub_dtype, made.stub_shape = name, getattr(module.DataType, kind), shape
-        return made
 
-    def parse(self: Any, path: str) -> bool:
-        self.stub_errors = []
-        model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
-        for node in model.graph.node:
-            if node.op_type in _FUSED and not fused:
-                error = module.ParserError()
-                error.stub_node = node
-                self.stub_errors.append(error)
+class _Scene:
+    """What members do, by class. `own` is the stub's object, as `self` is in its methods."""
+
+    module: Any
+    tensors_key: str
+
+    def __init__(self, stage: Stage, fused: bool) -> None:
+        self.stage, self.fused = stage, fused
+
+    def parser(self) -> dict[tuple[str, str], Any]:
+        def start(own: Any, network: Any, logger: Any) -> None:
+            own.stub_network, own.stub_errors = network, []
+
+        def parse(own: Any, path: str) -> bool:
+            model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
+            for node in model.graph.node:
+                if node.op_type in _FUSED and not self.fused:
+                    error = self.module.ParserError()
+                    error.stub_node = node
+                    own.stub_errors.append(error)
+                    return False
+            own.stub_network.stub_layers, own.stub_network.stub_inputs = _layers(self.module, model)
+            return True
+
+        return {
+            ("OnnxParser", "__init__"): start,
+            ("OnnxParser", "parse_from_file"): parse,
+            ("OnnxParser", "num_errors"): lambda own: len(own.stub_errors),
+            ("OnnxParser", "get_error"): lambda own, index: own.stub_errors[index],
+            ("ParserError", "desc"): lambda own: f"no importer for {own.stub_node.op_type}",
+            ("ParserError", "node_name"): lambda own: own.stub_node.name,
+            ("ParserError", "node_operator"): lambda own: own.stub_node.op_type,
+        }
+
+    def network(self) -> dict[tuple[str, str], Any]:
+        return {
+            ("INetworkDefinition", "num_inputs"): lambda own: len(own.stub_inputs),
+            ("INetworkDefinition", "get_input"): lambda own, index: own.stub_inputs[index],
+            ("INetworkDefinition", "num_layers"): lambda own: len(own.stub_layers),
+            ("INetworkDefinition", "get_layer"): lambda own, index: own.stub_layers[index],
+            ("ILayer", "num_inputs"): lambda own: len(own.stub_in),
+            ("ILayer", "get_input"): lambda own, index: own.stub_in[index],
+            ("ILayer", "num_outputs"): lambda own: len(own.stub_out),
+            ("ILayer", "get_output"): lambda own, index: own.stub_out[index],
+            ("IAttentionBoundaryLayer", "attention"): lambda own: own.stub_boundary,
+            ("IAttention", "get_input"): lambda own, index: own.stub_in[index],
+            ("IAttention", "decomposable"): False,
+        }
+
+    def builder(self) -> dict[tuple[str, str], Any]:
+        stage = self.stage
+
+        def start(own: Any, logger: Any) -> None:
+            own.stub_logger = logger
+
+        def create_network(own: Any, flags: int = 0) -> Any:
+            stage.network_flags = flags
+            return self.module.INetworkDefinition()
+
+        def create_config(own: Any) -> Any:
+            stage.config = self.module.IBuilderConfig()
+            return stage.config
+
+        def build(own: Any, network: Any, config: Any) -> Any:
+            return None if self._refused(own.stub_logger, config) else bytearray(PLAN)
+
+        def build_to_stream(own: Any, network: Any, config: Any, writer: Any) -> bool:
+            stage.streamed = True
+            if self._refused(own.stub_logger, config):
                 return False
-        self.stub_network.stub_layers, self.stub_network.stub_inputs = _layers(module, model, tensor)
-        return True
+            pieces = [PLAN[start : start + 1000] for start in range(0, len(PLAN), 1000)]
+            return all(writer.write(piece) == len(piece) for piece in pieces)
 
-    def log(self: Any, level: str, text: str) -> None:
-        self.stub_logger.log(getattr(module.ILogger.Severity, level), text)
+        return {
+            ("Builder", "__init__"): start,
+            ("Builder", "create_network"): create_network,
+            ("Builder", "create_builder_config"): create_config,
+            ("Builder", "create_optimization_profile"): lambda own: self.module.IOptimizationProfile(),
+            ("Builder", "build_serialized_network"): build,
+            ("Builder", "build_serialized_network_to_stream"): build_to_stream,
+            ("IOptimizationProfile", "set_shape"): lambda own, name, *spans: stage.shapes.update({name: spans}),
+        }
 
-    def start_parser(self: Any, network: Any, logger: Any) -> None:
-        self.stub_network, self.stub_logger, self.stub_errors = network, logger, []
+    def config(self) -> dict[tuple[str, str], Any]:
+        stage = self.stage
 
-    def start_builder(self: Any, logger: Any) -> None:
-        self.stub_logger = logger
+        def create_cache(own: Any, data: bytes) -> Any:
+            stage.caches_read.append(data)
+            return self.module.ITimingCache()
 
-    def create_network(self: Any, flags: int = 0) -> Any:
-        stage.network_flags = flags
-        return module.INetworkDefinition()
+        def set_cache(own: Any, cache: Any, ignore_mismatch: bool) -> bool:
+            fits = stage.cache_fits or not stage.caches_read[-1]
+            if fits:
+                own.stub_cache = cache
+            return fits
 
-    def create_config(self: Any) -> Any:
-        stage.config = module.IBuilderConfig()
-        return stage.config
+        def add_profile(own: Any, profile: Any) -> int:
+            stage.profiles += 1
+            return 0
 
-    def refused(self: Any, config: Any) -> bool:
+        return {
+            ("IBuilderConfig", "set_flag"): lambda own, flag: stage.builder_flags.append(flag.name),
+            ("IBuilderConfig", "set_memory_pool_limit"): lambda own, pool, size: stage.pools.update({pool.name: size}),
+            ("IBuilderConfig", "add_optimization_profile"): add_profile,
+            ("IBuilderConfig", "create_timing_cache"): create_cache,
+            ("IBuilderConfig", "set_timing_cache"): set_cache,
+            ("IBuilderConfig", "get_timing_cache"): lambda own: vars(own).get("stub_cache"),
+            ("ITimingCache", "serialize"): lambda own: bytearray(b"tactics of the stub"),
+        }
+
+    def engine(self) -> dict[tuple[str, str], Any]:
+        def load(own: Any, plan: Any) -> Any:
+            return self.module.ICudaEngine() if self.stage.loads and bytes(plan) == PLAN else None
+
+        def information(own: Any, form: Any) -> str:
+            assert form == self.module.LayerInformationFormat.JSON
+            return json.dumps(inspector_json(self.tensors_key))
+
+        return {
+            ("Runtime", "deserialize_cuda_engine"): load,
+            ("ICudaEngine", "create_engine_inspector"): lambda own: self.module.EngineInspector(),
+            ("ICudaEngine", "device_memory_size"): 111,
+            ("ICudaEngine", "device_memory_size_v2"): 222,
+            ("EngineInspector", "get_engine_information"): information,
+        }
+
+    def _refused(self, logger: Any, config: Any) -> bool:
+        """A build with its phases and its log."""
         monitor = getattr(config, "progress_monitor", None)
         if monitor is not None:
             monitor.phase_start("Building engine", None, 4)
             for step in range(4):
                 monitor.step_complete("Building engine", step)
             monitor.phase_finish("Building engine")
-        log(self, "WARNING", "a warning of the stub")
-        if stage.refuse:
-            log(self, "ERROR", stage.refuse)
-        return bool(stage.refuse)
-
-    def build(self: Any, network: Any, config: Any) -> Any:
-        return None if refused(self, config) else bytearray(PLAN)
-
-    def build_to_stream(self: Any, network: Any, config: Any, writer: Any) -> bool:
-        stage.streamed = True
-        if refused(self, config):
-            return False
-        return all(writer.write(PLAN[i : i + 1000]) == len(PLAN[i : i + 1000]) for i in range(0, len(PLAN), 1000))
-
-    def create_cache(self: Any, data: bytes) -> Any:
-        stage.caches_read.append(data)
-        return module.ITimingCache()
-
-    def set_cache(self: Any, cache: Any, ignore_mismatch: bool) -> bool:
-        fits = stage.cache_fits or not stage.caches_read[-1]
-        if fits:
-            object.__setattr__(self, "stub_cache", cache)
-        return fits
-
-    def engine_information(self: Any, form: Any) -> str:
-        assert form == module.LayerInformationFormat.JSON
-        return json.dumps(inspector_json(tensors_key))
-
-    def add_profile(self: Any, profile: Any) -> int:
-        stage.profiles += 1
-        return 0
-
-    def load(self: Any, plan: bytes) -> Any:
-        return module.ICudaEngine() if stage.loads and bytes(plan) == PLAN else None
-
-    behaviour: dict[tuple[str, str], Any] = {
-        ("Builder", "__init__"): start_builder,
-        ("Builder", "create_network"): create_network,
-        ("Builder", "create_builder_config"): create_config,
-        ("Builder", "create_optimization_profile"): lambda self: module.IOptimizationProfile(),
-        ("Builder", "build_serialized_network"): build,
-        ("Builder", "build_serialized_network_to_stream"): build_to_stream,
-        ("OnnxParser", "__init__"): start_parser,
-        ("OnnxParser", "parse_from_file"): parse,
-        ("OnnxParser", "num_errors"): lambda self: len(self.stub_errors),
-        ("OnnxParser", "get_error"): lambda self, index: self.stub_errors[index],
-        ("ParserError", "desc"): lambda self: f"no importer for {self.stub_node.op_type}",
-        ("ParserError", "node_name"): lambda self: self.stub_node.name,
-        ("ParserError", "node_operator"): lambda self: self.stub_node.op_type,
-        ("INetworkDefinition", "num_inputs"): lambda self: len(self.stub_inputs),
-        ("INetworkDefinition", "get_input"): lambda self, index: self.stub_inputs[index],
-        ("INetworkDefinition", "num_layers"): lambda self: len(self.stub_layers),
-        ("INetworkDefinition", "get_layer"): lambda self, index: self.stub_layers[index],
-        ("ILayer", "num_inputs"): lambda self: len(self.stub_in),
-        ("ILayer", "get_input"): lambda self, index: self.stub_in[index],
-        ("ILayer", "num_outputs"): lambda self: len(self.stub_out),
-        ("ILayer", "get_output"): lambda self, index: self.stub_out[index],
-        ("IAttentionBoundaryLayer", "attention"): lambda self: self.stub_boundary,
-        ("IAttention", "get_input"): lambda self, index: self.stub_in[index],
-        ("IAttention", "decomposable"): False,
-        ("IBuilderConfig", "set_flag"): lambda self, flag: stage.builder_flags.append(flag.name),
-        ("IBuilderConfig", "set_memory_pool_limit"): lambda self, pool, size: stage.pools.update({pool.name: size}),
-        ("IBuilderConfig", "add_optimization_profile"): add_profile,
-        ("IBuilderConfig", "create_timing_cache"): create_cache,
-        ("IBuilderConfig", "set_timing_cache"): set_cache,
-        ("IBuilderConfig", "get_timing_cache"): lambda self: vars(self).get("stub_cache"),
-        ("ITimingCache", "serialize"): lambda self: bytearray(b"tactics of the stub"),
-        ("IOptimizationProfile", "set_shape"): lambda self, name, *spans: stage.shapes.update({name: spans}),
-        ("Runtime", "deserialize_cuda_engine"): load,
-        ("ICudaEngine", "create_engine_inspector"): lambda self: module.EngineInspector(),
-        ("ICudaEngine", "device_memory_size"): 111,
-        ("ICudaEngine", "device_memory_size_v2"): 222,
-        ("EngineInspector", "get_engine_information"): engine_information,
-    }
-    module = make_module(version, behaviour)
-    return module
+        severity = self.module.ILogger.Severity
+        logger.log(severity.WARNING, "a warning of the stub")
+        if self.stage.refuse:
+            logger.log(severity.ERROR, self.stage.refuse)
+        return bool(self.stage.refuse)
 
 
 def inspector_json(tensors_key: str) -> dict[str, Any]:
@@ -214,7 +239,13 @@ def inspector_json(tensors_key: str) -> dict[str, Any]:
     return {"Layers": layers, tensors_key: tensors}
 
 
-def _layers(module: Any, model: onnx.ModelProto, tensor: Any) -> tuple[list[Any], list[Any]]:
+def _tensor(module: Any, name: str, kind: str, shape: tuple[int, ...] = ()) -> Any:
+    made = module.ITensor()
+    made.stub_name, made.stub_dtype, made.stub_shape = name, getattr(module.DataType, kind), shape
+    return made
+
+
+def _layers(module: Any, model: onnx.ModelProto) -> tuple[list[Any], list[Any]]:
     """Layers and inputs of an ONNX graph; an initializer is a CONSTANT layer, as in the real parser."""
     graph = model.graph
     known = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
@@ -224,12 +255,12 @@ def _layers(module: Any, model: onnx.ModelProto, tensor: Any) -> tuple[list[Any]
         if name not in tensors:
             kind = known[name].type.tensor_type if name in known else None
             shape = tuple(d.dim_value or -1 for d in kind.shape.dim) if kind else ()
-            tensors[name] = tensor(name, _TYPES.get(kind.elem_type, "FLOAT") if kind else "FLOAT", shape)
+            tensors[name] = _tensor(module, name, _TYPES.get(kind.elem_type, "FLOAT") if kind else "FLOAT", shape)
         return tensors[name]
 
     layers = []
     for constant in graph.initializer:
-        tensors[constant.name] = tensor(constant.name, _TYPES[constant.data_type], tuple(constant.dims))
+        tensors[constant.name] = _tensor(module, constant.name, _TYPES[constant.data_type], tuple(constant.dims))
         layers.append(_layer(module, "CONSTANT", constant.name, [], [tensors[constant.name]]))
     for node in graph.node:
         inputs, outputs = [find(name) for name in node.input if name], [find(name) for name in node.output]
