@@ -12,6 +12,7 @@ from motedge.bundle import Contract
 from motedge.errors import MotedgeError
 from motedge.targets.builders.settings import BuildSettings
 from motedge.targets.catalog import Target
+from motedge.targets.tensorrt.versions import TensorRtVersion
 
 # Phase of the build in the builder's words, and the share of it that is done, 0 to 1
 Progress = Callable[[str, float], None]
@@ -105,6 +106,10 @@ class Builder(Protocol):
 
     def dialects(self) -> tuple[str, ...]:
         """Dialects of graphs that it takes, the preferred one first; HostError as in `version`."""
+        ...
+
+    def row(self) -> Optional[TensorRtVersion]:
+        """The version's row of differences; None for what is no TensorRT. HostError as in `version`."""
         ...
 
     def check(self, target: Target, settings: BuildSettings) -> tuple[str, ...]:

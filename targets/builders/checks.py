@@ -6,20 +6,55 @@ from collections.abc import Sequence
 from typing import Optional
 
 from motedge.bundle import Bundle
-from motedge.errors import HostError
+from motedge.errors import HostError, UsageError
 from motedge.files import require_free
 from motedge.targets.builders.expected import ExpectedBuild
 from motedge.targets.builders.selection import Choice, recipe_of
 from motedge.targets.catalog import Target
+from motedge.targets.tensorrt.versions import TensorRtVersion
 from motedge.units import format_bytes
 
 
-def check_recipes(bundle: Bundle, choices: Sequence[Choice], target: Target) -> None:
-    """Raises UsageError for a recipe that the target has no number format for."""
+def check_recipes(
+    bundle: Bundle, choices: Sequence[Choice], target: Target, row: Optional[TensorRtVersion] = None
+) -> tuple[str, ...]:
+    """Whether the target's GPU, and this version of the library, have the number formats of every variant.
+
+    Args:
+        bundle: the bundle.
+        choices: what is to be built.
+        target: for what.
+        row: of the library; None where it is no TensorRT.
+
+    Returns:
+        What is not refused and was never tried, in words.
+
+    Raises:
+        UsageError: a format is missing; says which.
+    """
+    doubts = []
     for choice in choices:
         recipe = recipe_of(bundle, choice.entry)
         if recipe is not None:
             recipe.check_target(target)
+        if row is None:
+            continue
+        schemes = recipe.schemes() if recipe is not None else []
+        formats = {choice.entry.dtype, *(s.weight for s in schemes), *(s.activation for s in schemes if s.activation)}
+        missing = sorted(formats - set(row.types))
+        if missing:
+            raise UsageError(
+                f"TensorRT {row.name} has no {', '.join(missing)}, which {choice.variant!r} of {choice.graph!r} needs",
+                expected=f"formats among {', '.join(row.types)}",
+                why=row.sources.get("types"),
+                fix="take another recipe, or a device with a later TensorRT: motedge targets show TARGET",
+            )
+        if choice.entry.opset > row.max_opset:
+            doubts.append(
+                f"{choice.graph} {choice.variant} is of opset {choice.entry.opset}; TensorRT {row.name} says that it "
+                f"knows up to {row.max_opset}"
+            )
+    return tuple(doubts)
 
 
 def check_disk(bundle: Bundle, engines: Sequence[ExpectedBuild]) -> None:

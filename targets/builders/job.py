@@ -88,7 +88,8 @@ def plan_engines(bundle: Bundle, target: Target, options: BuildOptions) -> tuple
     version = builder.version()
     capabilities = builder.check(target, options.settings)
     choices = _choices(bundle, target, builder, options)
-    checks.check_recipes(bundle, choices, target)
+    for doubt in checks.check_recipes(bundle, choices, target, builder.row()):
+        _log.warning("%s", doubt)
     known = _known(bundle, target)
     planned = []
     for choice in choices:

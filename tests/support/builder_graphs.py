@@ -96,17 +96,16 @@ def make_bundle(root: Path, variants: tuple[str, ...] = ("primitive-fp16", "fuse
     (root / "contracts").mkdir(parents=True)
     (root / "contracts/gen_step.json").write_text(json.dumps(CONTRACT.to_dict()))
     for name in variants:
-        dialect, dtype = name.split("-")[:2]
-        file = f"graphs/gen_step.{name}.onnx"
-        write_graph(root / file, quantized=name.endswith("fp8"))
-        opset = 23 if name.endswith("fp8") else 20
-        recipe = "fp8" if name.endswith("fp8") else None
+        dialect, dtype, *rest = name.split("-")
+        file, recipe = f"graphs/gen_step.{name}.onnx", "-".join(rest) or None
+        # Whatever the recipe is called, up_proj is in FP8: nothing reads the values
+        write_graph(root / file, quantized=recipe is not None)
         entries[name] = {
             "file": file,
             "weights": [],
             "dialect": dialect,
             "dtype": dtype,
-            "opset": opset,
+            "opset": 20 if recipe is None else 23,
             "recipe": recipe,
         }
     for path in sorted(root.rglob("*.*")):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from motedge.errors import HostError, UsageError
 from motedge.files import PARTIAL_SUFFIX
@@ -17,6 +17,7 @@ from motedge.targets.builders.builder import BuildError, BuildRequest, BuiltEngi
 from motedge.targets.builders.ort.attention import fuse_attention
 from motedge.targets.builders.settings import BuildSettings
 from motedge.targets.catalog import Target
+from motedge.targets.tensorrt.versions import TensorRtVersion
 
 ONNXRUNTIME = "onnxruntime"
 # Smaller constants stay in the ONNX file
@@ -37,6 +38,10 @@ class OnnxRuntimeBuilder:
     def dialects(self) -> tuple[str, ...]:
         """See `Builder.dialects`: in fp32 there are primitive graphs alone."""
         return ("primitive", "fused")
+
+    def row(self) -> Optional[TensorRtVersion]:
+        """See `Builder.row`."""
+        return None
 
     def check(self, target: Target, settings: BuildSettings) -> tuple[str, ...]:
         """See `Builder.check`."""

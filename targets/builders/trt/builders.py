@@ -13,7 +13,7 @@ from motedge.targets.builders.trt.build import build_plan
 from motedge.targets.builders.trt.config import require_settings
 from motedge.targets.builders.trt.library import TENSORRT, TENSORRT_RTX, Library, find_library
 from motedge.targets.catalog import Target
-from motedge.targets.tensorrt.versions import RTX_CAPABILITIES
+from motedge.targets.tensorrt.versions import RTX_CAPABILITIES, TensorRtVersion
 
 # Kinds of targets whose processor is Arm's: a plan built on x86 does not run there
 _ARM_KINDS = ("jetson", "drive", "spark")
@@ -37,6 +37,10 @@ class TensorRtBuilder:
     def dialects(self) -> tuple[str, ...]:
         """See `Builder.dialects`."""
         return self.library().row.dialects
+
+    def row(self) -> Optional[TensorRtVersion]:
+        """See `Builder.row`."""
+        return self.library().row
 
     def check(self, target: Target, settings: BuildSettings) -> tuple[str, ...]:
         """See `Builder.check`: TensorRT has no cross-build, so this machine must be the target or have its GPU."""

@@ -27,6 +27,9 @@ class _Builder:
     def dialects(self) -> tuple[str, ...]:
         return ("fused", "primitive")
 
+    def row(self) -> None:
+        return None
+
     def check(self, target: Any, settings: Any) -> tuple[str, ...]:
         return ("8.9",)
 

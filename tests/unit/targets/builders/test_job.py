@@ -21,6 +21,7 @@ from motedge.targets.builders.job import BuildOptions, build_engines, plan_engin
 from motedge.targets.builders.memory_watch import MemoryPeak
 from motedge.targets.builders.settings import BuildSettings
 from motedge.targets.catalog import Target, load_target
+from motedge.targets.tensorrt.versions import TensorRtVersion, find_version
 
 
 class FakeBuilder:
@@ -30,7 +31,7 @@ class FakeBuilder:
     suffix = ".engine"
 
     def __init__(self) -> None:
-        self.release = "1.7.1"
+        self.release, self.tensorrt = "1.7.1", "11.4"
         self.takes = ("fused", "primitive")
         self.requests: list[BuildRequest] = []
         self.fail: Exception | None = None
@@ -40,6 +41,9 @@ class FakeBuilder:
 
     def dialects(self) -> tuple[str, ...]:
         return self.takes
+
+    def row(self) -> TensorRtVersion | None:
+        return find_version(self.tensorrt)
 
     def check(self, target: Target, settings: BuildSettings) -> tuple[str, ...]:
         return (f"{target.compute_capability:.1f}",)
@@ -181,6 +185,17 @@ def test_a_recipe_that_the_target_can_not_run(bundle: Bundle, fake: FakeBuilder)
     with pytest.raises(UsageError, match="fp8"):
         plan_engines(bundle, load_target("jetson-orin-nano-8gb"), BuildOptions(recipe="fp8"))
     assert not (bundle.root / "engines").exists()
+
+
+def test_a_format_that_the_library_lacks(tmp_path: Path, fake: FakeBuilder, caplog: pytest.LogCaptureFixture) -> None:
+    bundle = make_bundle(tmp_path / "four", ("primitive-fp16-nvfp4", "primitive-fp16-int4-awq"))
+    target = load_target("jetson-agx-thor-t5000")
+    fake.tensorrt, fake.takes = "10.3.0.30", ("primitive",)
+    with pytest.raises(UsageError, match=r"TensorRT 10\.3 has no nvfp4"):
+        plan_engines(bundle, target, BuildOptions(recipe="nvfp4"))
+    # INT4 came to ONNX with opset 21, to TensorRT with 10.0, whose list of opsets ends at 20
+    plan_engines(bundle, target, BuildOptions(recipe="int4-awq"))
+    assert "is of opset 23; TensorRT 10.3 says that it knows up to 20" in caplog.text
 
 
 def test_too_little_memory_or_disk_before_anything_starts(
