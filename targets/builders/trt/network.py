@@ -8,7 +8,6 @@ from motedge.bundle import Contract
 from motedge.errors import BundleError, MotedgeError
 from motedge.targets.builders.builder import BuildError, BuildRequest
 from motedge.targets.builders.trt.library import Library
-from motedge.units import format_bytes
 
 _DYNAMIC = -1
 
@@ -94,9 +93,8 @@ def refusal(library: Library, request: BuildRequest, errors: list[str]) -> Moted
 
 def too_little_memory(request: BuildRequest, errors: list[str]) -> BuildError:
     """The library ran out of memory by its own account."""
-    size = format_bytes(request.model.stat().st_size)
     return BuildError(
-        f"graph {request.graph!r} ({request.variant}, ONNX {size}) ran out of memory while building",
+        f"graph {request.graph!r} ({request.variant}) ran out of memory while building",
         got="; ".join(errors),
         fix="close other programs, give --workspace-gb or --optimization-level 0, or take a smaller recipe",
     )
