@@ -105,7 +105,7 @@ def _planned(bundle: Bundle, target: Target, options: PackOptions) -> Iterator[P
         engines = PackedEngines(EngineFiles(engines.files.folder, target.id, ()))
     if options.engines_only:
         require_complete(engines, served.choices)
-    notes: list[str] = []
+    notes: list[str] = list(served.doubts)
     plan = plan_bytes(bundle, target, options.wish, notes)
     with tempfile.TemporaryDirectory(prefix="motedge-pack-") as folder:
         own = _own_wheel(options, Path(folder), notes)

@@ -17,7 +17,8 @@ def plan_bytes(bundle: Bundle, target: Target, wish: Wish, notes: list[str]) -> 
     if importlib.util.find_spec("onnx") is None:
         notes.append("without plan.json: reading graphs needs the onnx package (motedge[export])")
         return None
-    if importlib.util.find_spec("motedge.targets.plan") is None:
+    found = importlib.util.find_spec("motedge.targets.plan")
+    if found is None or found.origin is None:
         return None
     planner = importlib.import_module("motedge.targets.plan")
     plan = planner.make_plan(bundle, target, recipe=wish.recipe, variant=wish.variant)

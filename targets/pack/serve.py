@@ -31,6 +31,8 @@ class Served:
 
     choices: tuple[Choice, ...]
     releases: tuple[SoftwareRow, ...]
+    # What is not refused and was never tried, in words
+    doubts: tuple[str, ...] = ()
 
 
 def choose_for(bundle: Bundle, target: Target, wish: Wish) -> Served:
@@ -43,12 +45,10 @@ def choose_for(bundle: Bundle, target: Target, wish: Wish) -> Served:
         HostError: none of the device's releases is supported.
     """
     rows = _rows(target, wish.release)
-    if target.engine == "onnxruntime":
-        served = Served(_for_onnxruntime(bundle, wish), tuple(rows))
-    else:
-        served = _for_tensorrt(bundle, target, rows, wish)
-    check_recipes(bundle, served.choices, target)
-    return served
+    if target.engine != "onnxruntime":
+        return _for_tensorrt(bundle, target, rows, wish)
+    choices = _for_onnxruntime(bundle, wish)
+    return Served(choices, tuple(rows), tuple(check_recipes(bundle, choices, target, None)))
 
 
 def _rows(target: Target, release: Optional[str]) -> list[SoftwareRow]:
@@ -98,8 +98,18 @@ def _for_tensorrt(bundle: Bundle, target: Target, rows: Sequence[SoftwareRow], w
             fix=f'--release "{supported[-1].release}", or --variant; motedge targets detect on the device says which',
         )
     chosen = next(iter(found.values()))[0]
-    takes = [row for row in supported if _takes(versions[row.release], chosen)]
-    return Served(chosen, tuple(takes))
+    takes, doubts = [], {}
+    for row in supported:
+        version = versions[row.release]
+        if version is None or not all(version.takes(choice.entry.dialect) for choice in chosen):
+            continue
+        try:
+            doubts.update(dict.fromkeys(check_recipes(bundle, chosen, target, version)))
+        except UsageError:
+            # An older release lacks a number format of the recipe
+            continue
+        takes.append(row)
+    return Served(chosen, tuple(takes), tuple(doubts))
 
 
 def _choices(bundle: Bundle, target: Target, version: Optional[TensorRtVersion], wish: Wish) -> tuple[Choice, ...]:
@@ -110,21 +120,8 @@ def _choices(bundle: Bundle, target: Target, version: Optional[TensorRtVersion],
         variant=wish.variant,
         recipe=wish.recipe,
     )
-    for choice in choices:
-        if version is not None and choice.entry.opset > version.max_opset:
-            raise UsageError(
-                f"TensorRT {version.name} can't read variant {choice.variant!r} of graph {choice.graph!r}",
-                expected=f"opset {version.max_opset} at the most",
-                got=f"opset {choice.entry.opset}",
-                fix="another recipe, or a device with a newer TensorRT",
-            )
+    check_recipes(bundle, choices, target, version)
     return tuple(choices)
-
-
-def _takes(version: Optional[TensorRtVersion], choices: Sequence[Choice]) -> bool:
-    return version is not None and all(
-        version.takes(choice.entry.dialect) and choice.entry.opset <= version.max_opset for choice in choices
-    )
 
 
 def _version(row: SoftwareRow, target: Target) -> Optional[TensorRtVersion]:
