@@ -1,0 +1,39 @@
+"""Numbers for a contract's letters: at the optimum for time, at the largest for memory, or as the user asks."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from motedge.bundle import Contract
+from motedge.errors import UsageError
+
+OPT, MAX = "opt", "max"
+
+
+def sizes_at(
+    contract: Contract, which: str, *, frames: Optional[int] = None, und_len: Optional[int] = None
+) -> dict[str, int]:
+    """Every letter's number.
+
+    Args:
+        contract: of the graph.
+        which: "opt" or "max", of the profile.
+        frames: T, where the graph has one.
+        und_len: length of the prompt: S of a prefill, U of a generator step.
+
+    Raises:
+        ContractError: what was asked for lies outside the profile.
+    """
+    if which not in (OPT, MAX):
+        raise UsageError(f"unknown point of a profile {which!r}", expected=f"{OPT} or {MAX}")
+    index = 1 if which == OPT else 2
+    sizes = {**contract.sizes, **{letter: span[index] for letter, span in contract.profile.items()}}
+    asked = {"T": frames, "S": und_len, "U": und_len}
+    asked = {letter: value for letter, value in asked.items() if value is not None and letter in contract.profile}
+    if frames is not None and {"T", "A", "N"} <= set(contract.profile):
+        _, opt_frames, _ = contract.profile["T"]
+        per_frame = (contract.profile["N"][1] - contract.profile["A"][1]) // opt_frames
+        asked["N"] = frames * per_frame + sizes["A"]
+    made = {**sizes, **{letter: int(value) for letter, value in asked.items() if value is not None}}
+    contract.check_dims(made)
+    return made
