@@ -1,4 +1,4 @@
-"""Attention that is spelled out (MatMul, Softmax, MatMul) found in a graph, as TensorRT's multi-head attention finds it."""
+"""Attention that is spelled out (MatMul, Softmax, MatMul), found as TensorRT's multi-head attention finds it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from motedge.targets.graph.attention import spelled_attention
-from motedge.targets.graph.model import Graph, Node
+from motedge.targets.graph.model import Node
 from motedge.targets.graph.operators import HEAVY, ROWS, STENCILS
 from motedge.targets.graph.values import Values
 
