@@ -30,7 +30,7 @@ _OWN_LIBRARY = re.compile(r"\[(libnv\w+\.so\.\d+)\]")
 _OWN_SYMBOL = re.compile(r" UND ((?:get|create|init|_ZN\d+nv)\w+)$", re.MULTILINE)
 
 # Runs in the wheel's own Python, with the empty libraries. Enum values and members as pybind11 shows them
-_INSPECT = '''
+_INSPECT = """
 import importlib.machinery, importlib.util, json, sys
 loader = importlib.machinery.ExtensionFileLoader("tensorrt", sys.argv[1])
 spec = importlib.util.spec_from_loader("tensorrt", loader)
@@ -71,7 +71,7 @@ walk(module, "")
 found = sorted(vars(module).items())
 functions = {n: signatures(v) for n, v in found if type(v).__name__ == "builtin_function_or_method"}
 print(json.dumps({"functions": functions, "classes": classes}))
-'''
+"""
 
 
 def main() -> int:
