@@ -46,10 +46,22 @@ def expect_build(bundle: Bundle, choice: Choice, builder: str, version: str) -> 
         version: of its library.
     """
     weights = sum(bundle.manifest.files[name].bytes for name in choice.entry.weights)
-    packed = min(_fp4_bytes(bundle, choice), weights)
+    return expect_of_weights(weights, _fp4_bytes(bundle, choice), builder, version)
+
+
+def expect_of_weights(weights: int, fp4: int, builder: str, version: str) -> ExpectedBuild:
+    """The same from sizes alone, for a graph that the bundle need not have.
+
+    Args:
+        weights: bytes of all weights.
+        fp4: bytes of those in FP4.
+        builder: name of the builder.
+        version: of its library.
+    """
+    packed = min(fp4, weights)
     mapped = builder in (TENSORRT_RTX, ONNXRUNTIME) or find_version(version).stream_plan
-    plain, fp4 = (WEIGHT_COPIES, FP4_COPIES) if mapped else (_HELD_COPIES, _HELD_FP4_COPIES)
-    peak = PROCESS_BYTES + plain * (weights - packed) + fp4 * packed
+    plain, per_fp4 = (WEIGHT_COPIES, FP4_COPIES) if mapped else (_HELD_COPIES, _HELD_FP4_COPIES)
+    peak = PROCESS_BYTES + plain * (weights - packed) + per_fp4 * packed
     return ExpectedBuild(weights, weights + ENGINE_BASE_BYTES, int(peak))
 
 
