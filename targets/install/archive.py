@@ -109,7 +109,8 @@ class Archive:
         return data
 
     def _skip_padding(self, size: int, name: str) -> None:
-        self._read(-size % _BLOCK, name)
+        if self._read(-size % _BLOCK, name).strip(b"\0"):
+            raise BundleError("the archive is damaged", got=f"something behind the end of {name}", fix=_FIX)
 
     def _read(self, count: int, name: str) -> bytes:
         """Exactly so many bytes; pipes give them in pieces."""

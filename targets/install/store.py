@@ -90,12 +90,12 @@ class Store:
         try:
             self.bundles.mkdir(parents=True, exist_ok=True)
             # The file stays: removing it would let two processes hold two locks of one name
-            descriptor = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            stream = open(self.root / LOCK, "ab")  # noqa: SIM115 -- closed below
         except OSError as error:
             raise disk_error(error, self.root) from error
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(stream, fcntl.LOCK_EX + fcntl.LOCK_NB)
             except OSError as error:
                 raise HostError(
                     f"another process is changing {self.root}",
@@ -105,7 +105,7 @@ class Store:
             self._clean()
             yield
         finally:
-            os.close(descriptor)
+            stream.close()
 
     @contextlib.contextmanager
     def incoming(self, name: str) -> Iterator[Path]:

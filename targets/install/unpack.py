@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from motedge.files import disk_error, sha256_file
 from motedge.targets.install.archive import Archive
@@ -33,15 +34,15 @@ def unpack(archive: Archive, folder: Path, progress: Progress) -> None:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             folders.update(parent for parent in path.parents if folder in parent.parents)
-            with _create(path, entry.executable) as descriptor:
+            with _create(path, entry.executable) as stream:
                 for chunk in chunks:
-                    _write_all(descriptor, chunk)
+                    _write_all(stream, chunk)
                     done += len(chunk)
                     progress(done, total)
         for name, content in _first(archive):
             path = folder / name
-            with _create(path, False) as descriptor:
-                _write_all(descriptor, content)
+            with _create(path, False) as stream:
+                _write_all(stream, content)
         for each in sorted(folders, reverse=True):
             sync_folder(each)
     except OSError as error:
@@ -76,7 +77,7 @@ def _first(archive: Archive) -> list[tuple[str, bytes]]:
 
 def sync_folder(folder: Path) -> None:
     """Makes names that were written into a folder outlast a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -84,18 +85,16 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _create(path: Path, executable: bool) -> Iterator[int]:
-    """A new file, by its descriptor, flushed to disk when all went well. Never follows a link, never overwrites."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    descriptor = os.open(path, flags, _MODE_EXECUTABLE if executable else _MODE)
-    try:
-        yield descriptor
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _create(path: Path, executable: bool) -> Iterator[IO[bytes]]:
+    """A new file, flushed to disk when all went well. "x" neither overwrites nor follows a link (O_EXCL)."""
+    with open(path, "xb", buffering=0) as stream:
+        os.fchmod(stream.fileno(), _MODE_EXECUTABLE if executable else _MODE)
+        yield stream
+        os.fsync(stream.fileno())
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(stream: IO[bytes], data: bytes) -> None:
     view = memoryview(data)
     while view:
-        view = view[os.write(descriptor, view) :]
+        # Unbuffered: as much as the disk took
+        view = view[stream.write(view) :]

@@ -45,8 +45,12 @@ class Wheel:
 
     @property
     def member(self) -> str:
-        """Path in the archive."""
-        return f"{FOLDER}/{self.path.name}"
+        """Path in the archive. A name that is too long loses platform tags: of alternatives one is enough."""
+        head, _, last = self.path.stem.rpartition("-")
+        tags = last.split(".")
+        while len(f"{FOLDER}/{head}-{'.'.join(tags)}.whl") > NAME_BYTES_MAX and len(tags) > 1:
+            tags.pop()
+        return f"{FOLDER}/{head}-{'.'.join(tags)}.whl"
 
 
 def parse_wheel(path: Path) -> Wheel:
@@ -54,15 +58,15 @@ def parse_wheel(path: Path) -> Wheel:
     found = _WHEEL.fullmatch(path.name)
     if found is None or not zipfile.is_zipfile(path):
         raise UsageError(f"{path} is not a wheel", expected="NAME-VERSION-PYTHON-ABI-PLATFORM.whl")
-    if len(f"{FOLDER}/{path.name}") > NAME_BYTES_MAX:
-        raise UsageError(
-            f"the name of {path.name} is too long", expected=f"{NAME_BYTES_MAX - len(FOLDER) - 1} characters"
-        )
     tags = found["tag"].split(".")
     machines = () if "any" in tags else tuple(tags)
     named = ("x86_64", "aarch64", "armv7l", "i686", "arm64", "amd64")
     machines = tuple(dict.fromkeys(next((m for m in named if tag.endswith(m)), tag) for tag in machines))
-    return Wheel(path, found["name"].lower().replace("_", "-"), found["version"], machines)
+    wheel = Wheel(path, found["name"].lower().replace("_", "-"), found["version"], machines)
+    if len(wheel.member) > NAME_BYTES_MAX:
+        expected = f"{NAME_BYTES_MAX - len(FOLDER) - 1} characters"
+        raise UsageError(f"the name of {path.name} is too long", expected=expected)
+    return wheel
 
 
 def find_wheels(own: Optional[Path], folder: Optional[Path], target: Target) -> list[Wheel]:

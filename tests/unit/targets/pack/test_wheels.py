@@ -34,6 +34,14 @@ def test_names(name: str, project: str, machines: tuple[str, ...], tmp_path: Pat
     assert (wheel.name, wheel.machines, wheel.member) == (project, machines, f"wheels/{name}")
 
 
+def test_a_long_name_loses_tags_and_stays_a_wheel(tmp_path: Path) -> None:
+    tags = "manylinux2014_aarch64.manylinux_2_17_aarch64.manylinux_2_28_aarch64"
+    wheel = parse_wheel(make_wheel(tmp_path, f"markupsafe-3.0.4-cp310-cp310-{tags}.whl"))
+    assert wheel.member == "wheels/markupsafe-3.0.4-cp310-cp310-manylinux2014_aarch64.manylinux_2_17_aarch64.whl"
+    with pytest.raises(UsageError, match="too long"):
+        parse_wheel(make_wheel(tmp_path, f"{'x' * 90}-1-py3-none-any.whl"))
+
+
 @pytest.mark.parametrize("name", ["motedge.whl", "motedge-0.1.0.tar.gz", "motedge-0.1.0-py3-none-any.zip"])
 def test_what_is_no_wheel(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"")
