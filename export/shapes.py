@@ -120,6 +120,13 @@ class ShapeSet:
         values = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
         return {**values, "latent": [self.latent_frames, *self.grid]}
 
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> ShapeSet:
+        """Reads the JSON form back."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items() if k in known}
+        return cls(**values)
+
 
 SHAPE_SETS = {
     "droid": ShapeSet("droid", (544, 736), (540, 640), 33, 33, 15.0, max_latent_frames=9, max_actions=65),

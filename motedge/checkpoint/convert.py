@@ -57,7 +57,7 @@ class FrameworkStore:
 
     def __init__(self, folder: Path, weights: str) -> None:
         """Reads the index; CheckpointError without one, or where it holds no such weights."""
-        from torch.distributed.checkpoint import FileSystemReader
+        from torch.distributed.checkpoint.filesystem import FileSystemReader
 
         if not (folder / _INDEX).is_file():
             raise CheckpointError(
@@ -105,7 +105,7 @@ class FrameworkStore:
     def _load(self, key: str) -> dict[str, torch.Tensor]:
         """With the rest of its layer: each call of torch's reader plans anew over all tensors."""
         import torch
-        from torch.distributed.checkpoint import load
+        from torch.distributed.checkpoint.state_dict_loader import load
 
         layer = _LAYER.match(key)
         keys = [k for k in self._keys if k.startswith(layer.group())] if layer else [key]

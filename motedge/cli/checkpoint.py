@@ -1,4 +1,4 @@
-"""`motedge checkpoint fetch / make / inspect`: bring, make up and examine model checkpoints."""
+"""`motedge checkpoint fetch / make / inspect / convert / merge`: bring, make up, examine and turn checkpoints."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from motedge.errors import EXIT_GATE_FAILED, EXIT_OK
+from motedge.errors import EXIT_GATE_FAILED, EXIT_OK, MissingPackageError
 from motedge.units import format_bytes
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the verb and its three actions."""
-    verb = subparsers.add_parser("checkpoint", help="fetch, make or inspect a checkpoint")
+    """Adds the verb and its actions."""
+    verb = subparsers.add_parser("checkpoint", help="fetch, make, inspect, convert or merge a checkpoint")
     actions = verb.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
     _add_fetch(actions)
     _add_make(actions)
     _add_inspect(actions)
+    _add_convert(actions)
+    _add_merge(actions)
 
 
 def _add_fetch(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -69,6 +71,58 @@ def _add_inspect(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--values", action="store_true", help="read every weight; report NaN and infinity")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_inspect)
+
+
+def _add_convert(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = actions.add_parser(
+        "convert",
+        help="turn a framework checkpoint into the published layout",
+        description="Turn a checkpoint of cosmos-framework (torch's distributed format) into the published layout. Its "
+        "index is a pickle, which can run code: convert only what you trust.",
+    )
+    parser.add_argument("source", metavar="DCP", help="the folder with .metadata")
+    parser.add_argument("--base", required=True, metavar="DIR", help="the published checkpoint that was trained on")
+    parser.add_argument("--weights", default="ema", help="ema (averaged, the default) or model")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
+    parser.set_defaults(run=_convert)
+
+
+def _add_merge(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = actions.add_parser(
+        "merge",
+        help="merge a LoRA into a checkpoint",
+        description="Write a checkpoint with a low-rank adapter (PEFT, diffusers or kohya) merged into its weights.",
+    )
+    parser.add_argument("checkpoint", metavar="DIR", help="the checkpoint that was trained on")
+    parser.add_argument("adapter", metavar="LORA", help="the adapter's folder or .safetensors file")
+    parser.add_argument("--out", required=True, metavar="DIR2", help="folder to make")
+    parser.set_defaults(run=_merge)
+
+
+def _convert(args: argparse.Namespace) -> int:
+    _require_torch()
+    from motedge.checkpoint.convert import convert_checkpoint
+    from motedge.checkpoint.reader import Checkpoint
+
+    print(convert_checkpoint(args.source, Checkpoint.open(args.base), args.out, weights=args.weights))
+    return EXIT_OK
+
+
+def _merge(args: argparse.Namespace) -> int:
+    _require_torch()
+    from motedge.checkpoint.lora import merge_adapter
+    from motedge.checkpoint.reader import Checkpoint
+
+    print(merge_adapter(Checkpoint.open(args.checkpoint), args.adapter, args.out))
+    return EXIT_OK
+
+
+def _require_torch() -> None:
+    try:
+        import safetensors  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(error.name or "torch", extra="export", purpose="to rewrite weights") from error
 
 
 def _fetch(args: argparse.Namespace) -> int:

@@ -51,6 +51,8 @@ class TensorRtVersion:
     editable_timing_cache: bool
     # Builder.build_serialized_network_to_stream: the plan goes to a file without being held in memory as a whole
     stream_plan: bool
+    # SerializationFlag.INCLUDE_REFIT: without it, a plan that is serialised again can't be refitted once more
+    include_refit: bool
     # BuilderFlags for types of a weakly typed network, such as FP16
     precision_flags: bool
     # Key of the tensors' list in the engine inspector's JSON
@@ -94,6 +96,7 @@ VERSIONS: tuple[TensorRtVersion, ...] = (
         progress_monitor=False,
         editable_timing_cache=False,
         stream_plan=False,
+        include_refit=False,
         precision_flags=True,
         inspector_tensors="Bindings",
         version_compatible=True,
@@ -116,6 +119,7 @@ VERSIONS: tuple[TensorRtVersion, ...] = (
         progress_monitor=True,
         editable_timing_cache=False,
         stream_plan=False,
+        include_refit=False,
         precision_flags=True,
         inspector_tensors="Bindings",
         version_compatible=True,
@@ -141,6 +145,7 @@ VERSIONS: tuple[TensorRtVersion, ...] = (
         progress_monitor=True,
         editable_timing_cache=True,
         stream_plan=True,
+        include_refit=False,
         precision_flags=True,
         inspector_tensors="Bindings",
         version_compatible=True,
@@ -166,6 +171,7 @@ VERSIONS: tuple[TensorRtVersion, ...] = (
         progress_monitor=True,
         editable_timing_cache=True,
         stream_plan=True,
+        include_refit=True,
         precision_flags=True,
         inspector_tensors="Bindings",
         version_compatible=True,
@@ -191,6 +197,7 @@ VERSIONS: tuple[TensorRtVersion, ...] = (
         progress_monitor=True,
         editable_timing_cache=True,
         stream_plan=True,
+        include_refit=True,
         precision_flags=False,
         inspector_tensors="I/O Tensors",
         version_compatible=True,

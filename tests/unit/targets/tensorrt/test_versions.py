@@ -27,6 +27,7 @@ def test_row_is_what_the_bindings_have(row: TensorRtVersion) -> None:
     assert row.refit_individual == ("REFIT_INDIVIDUAL" in flags)
     assert row.editable_timing_cache == ("EDITABLE_TIMING_CACHE" in flags)
     assert row.precision_flags == ("FP16" in flags)
+    assert row.include_refit == ("INCLUDE_REFIT" in classes.get("SerializationFlag", {"values": ()})["values"])
     assert row.progress_monitor == ("progress_monitor" in config) == ("IProgressMonitor" in classes)
     assert row.stream_plan == ("build_serialized_network_to_stream" in builder) == ("IStreamWriter" in classes)
     assert (row.strongly_typed == "absent") == ("STRONGLY_TYPED" not in creation)
@@ -57,6 +58,7 @@ def test_rtx_row_is_what_the_installed_module_has() -> None:
     assert hasattr(api.Builder, "build_serialized_network_to_stream") == RTX.stream_plan
     assert hasattr(api.ICudaEngine, RTX.device_memory)
     assert hasattr(api.BuilderFlag, "STRIP_PLAN") == RTX.strip_plan
+    assert hasattr(api.SerializationFlag, "INCLUDE_REFIT") == RTX.include_refit
     assert not hasattr(api.BuilderFlag, "FP16")
 
 

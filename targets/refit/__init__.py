@@ -1,0 +1,1 @@
+"""Fine-tuned weights into engines that are built: same graphs, same shapes, no rebuild."""

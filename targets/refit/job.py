@@ -1,0 +1,160 @@
+"""The refit itself: every engine of a target, with the weights of a second bundle, into that bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+from motedge.bundle import Bundle
+from motedge.errors import UsageError, closest
+from motedge.files import require_free, sha256_file, write_json
+from motedge.runtime.engine_files import BUILD_FILE, EngineFile, EngineFiles
+from motedge.runtime.engine_files.gate import LoadHost, check_engine
+from motedge.runtime.engine_files.record import ENGINES_FOLDER
+from motedge.targets.builders.builder import Builder
+from motedge.targets.builders.job import BuildOptions, PlannedEngine, plan_engines
+from motedge.targets.builders.memory_watch import available_memory
+from motedge.targets.builders.settings import BuildSettings
+from motedge.targets.builders.this_gpu import this_compute_capability
+from motedge.targets.builders.trt.builders import TensorRtBuilder
+from motedge.targets.catalog import Target
+from motedge.targets.refit.agreement import require_same_graph, require_same_model
+from motedge.targets.refit.engine import refit_plan
+
+
+@dataclass(frozen=True)
+class Refit:
+    """One engine that gets new weights."""
+
+    engine: EngineFile
+    planned: PlannedEngine
+    builder: TensorRtBuilder
+    # The old engine's file, checked; and the ONNX file with the new weights, checked
+    plan: Path
+    model: Path
+
+
+@dataclass
+class RefitReport:
+    """What a refit did."""
+
+    files: EngineFiles
+    written: list[EngineFile] = field(default_factory=list)
+    skipped: list[EngineFile] = field(default_factory=list)
+
+
+def plan_refit(
+    old: Bundle, new: Bundle, target: Target, *, graphs: Optional[Sequence[str]] = None, trust_host_code: bool = False
+) -> list[Refit]:
+    """Everything that is checked before an engine is touched; writes nothing.
+
+    Args:
+        old: the bundle with engines.
+        new: the same model with other weights: what `motedge export` makes of the fine-tuned checkpoint.
+        target: whose engines.
+        graphs: None: all that were built.
+        trust_host_code: whether version-compatible plans are trusted.
+
+    Raises:
+        BundleError: no engines, another model or graph, a changed file.
+        UsageError: an engine that can't be refitted, a graph that was not built.
+        HostError: not the GPU or the version that built it; too little memory or disk.
+    """
+    require_same_model(old, new)
+    files = EngineFiles.open(old, target.id)
+    names = {engine.graph for engine in files.engines}
+    for graph in graphs or ():
+        if graph not in names:
+            raise UsageError(f"no engine of graph {graph!r} was built", fix=closest(graph, names))
+    wanted = [engine for engine in files.engines if graphs is None or engine.graph in graphs]
+    refits = [_plan_one(old, new, target, files, engine, trust_host_code) for engine in wanted]
+    pending = [r for r in refits if not r.planned.up_to_date]
+    require_free(new.root, sum(_weights(new, r) for r in pending), "the refitted engines")
+    return refits
+
+
+def refit_engines(
+    refits: Sequence[Refit], new: Bundle, target: Target, *, trust_host_code: bool = False
+) -> RefitReport:
+    """Writes what is not up to date, one engine at a time; build.json names each as soon as it is whole.
+
+    Raises:
+        BuildError: the library does not take the weights; engines before it stay.
+        HostError: the disk is full.
+    """
+    folder = new.path(f"{ENGINES_FOLDER}/{target.id}")
+    known = EngineFiles.read(folder) if (folder / BUILD_FILE).is_file() else EngineFiles(folder, target.id, ())
+    report = RefitReport(known)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for refit in refits:
+            if refit.planned.up_to_date:
+                report.skipped.append(next(e for e in report.files.engines if e.file == refit.planned.file))
+                continue
+            entry = _write_one(refit, folder, trust_host_code)
+            others = [engine for engine in report.files.engines if engine.file != entry.file]
+            ordered = tuple(sorted([*others, entry], key=lambda e: e.file))
+            report.files = dataclasses.replace(report.files, engines=ordered)
+            write_json(folder / BUILD_FILE, report.files.to_dict())
+            report.written.append(entry)
+    finally:
+        # Of a first refit that failed, nothing stays
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+    return report
+
+
+def _plan_one(old: Bundle, new: Bundle, target: Target, files: EngineFiles, engine: EngineFile, trusted: bool) -> Refit:
+    if not (engine.refittable or engine.weights_stripped):
+        raise UsageError(
+            f"{engine.file} can't be refitted",
+            why="onnxruntime's files are built in seconds"
+            if engine.builder == "onnxruntime"
+            else "its weights were folded into its kernels when it was built",
+            fix=f"motedge build {new.root} --target {target.id}"
+            + ("" if engine.builder == "onnxruntime" else " --refittable, once"),
+        )
+    model = require_same_graph(old, new, engine.graph, engine.variant)
+    options = BuildOptions([engine.graph], engine.variant, None, engine.builder, BuildSettings(**engine.settings))
+    builder, planned = plan_engines(new, target, options)
+    plan = check_engine(files, engine, _host(builder), trust_host_code=trusted)
+    return Refit(engine, planned[0], _tensorrt(builder), plan, model)
+
+
+def _tensorrt(builder: Builder) -> TensorRtBuilder:
+    if not isinstance(builder, TensorRtBuilder):
+        raise UsageError(f"engines of {builder.name} are not refitted", fix="motedge build")
+    return builder
+
+
+def _host(builder: Builder) -> LoadHost:
+    return LoadHost(builder.name, builder.version(), this_compute_capability(), available_memory())
+
+
+def _weights(new: Bundle, refit: Refit) -> int:
+    entry = new.variant(refit.engine.graph, refit.engine.variant)
+    return max(refit.engine.bytes, sum(new.manifest.files[name].bytes for name in entry.weights))
+
+
+def _write_one(refit: Refit, folder: Path, trusted: bool) -> EngineFile:
+    out, start = folder / refit.planned.file, time.perf_counter()
+    memory = refit_plan(refit.builder.library(), refit.plan, refit.model, out, trust_host_code=trusted)
+    return dataclasses.replace(
+        refit.engine,
+        file=refit.planned.file,
+        bytes=out.stat().st_size,
+        sha256=sha256_file(out),
+        source=refit.planned.source,
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        seconds=round(time.perf_counter() - start, 3),
+        device_memory_bytes=memory,
+        weights_stripped=False,
+        refittable=True,
+        notes=(*refit.engine.notes, f"refitted from the engine of source {refit.engine.source[:12]}"),
+    )
