@@ -38,6 +38,7 @@ def register(subparsers: Any) -> None:
     engines = what.add_mutually_exclusive_group()
     engines.add_argument("--engines-only", action="store_true", help="leave graphs out; every engine must be there")
     engines.add_argument("--no-engines", action="store_true", help="leave engines out; the device builds them")
+    what.add_argument("--no-plan", action="store_true", help="leave plan.json out, which tells the device what fits")
     program = parser.add_argument_group("program and licences")
     program.add_argument("--wheel", metavar="PATH", help="motedge's wheel or source folder (default: this checkout)")
     program.add_argument("--no-wheel", action="store_true", help="leave motedge out; the device has it")
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         no_engines=args.no_engines,
         wheel=_path(args.wheel),
         no_wheel=args.no_wheel,
+        plan=not args.no_plan,
         wheels=_path(args.wheels),
         model_licence=_path(args.model_license),
         sign=_path(args.sign),

@@ -41,6 +41,8 @@ class PackOptions:
     # motedge's wheel or source folder; None: built from the checkout, where this is one
     wheel: Optional[Path] = None
     no_wheel: bool = False
+    # Put plan.json in, which needs the onnx package here
+    plan: bool = True
     # A folder with the wheels of what motedge needs
     wheels: Optional[Path] = None
     model_licence: Optional[Path] = None
@@ -106,7 +108,7 @@ def _planned(bundle: Bundle, target: Target, options: PackOptions) -> Iterator[P
     if options.engines_only:
         require_complete(engines, served.choices)
     notes: list[str] = list(served.doubts)
-    plan = plan_bytes(bundle, target, options.wish, notes)
+    plan = plan_bytes(bundle, target, options.wish, served.releases, notes) if options.plan else None
     with tempfile.TemporaryDirectory(prefix="motedge-pack-") as folder:
         own = _own_wheel(options, Path(folder), notes)
         sources = Sources(

@@ -1,26 +1,36 @@
-"""plan.json for the archive: on the device, which has no onnx, it is what a build holds its memory against."""
+"""plan.json for the archive: on a device without onnx, what a build and whoever runs it can hold against the machine."""
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
+from collections.abc import Sequence
 from typing import Optional
 
 from motedge.bundle import Bundle
-from motedge.targets.catalog import Target
+from motedge.targets.catalog import SoftwareRow, Target
 from motedge.targets.pack.serve import Wish
 
 
-def plan_bytes(bundle: Bundle, target: Target, wish: Wish, notes: list[str]) -> Optional[bytes]:
-    """The plan as JSON; None, and a note, where this machine has no onnx to read graphs with."""
+def plan_bytes(
+    bundle: Bundle, target: Target, wish: Wish, releases: Sequence[SoftwareRow], notes: list[str]
+) -> Optional[bytes]:
+    """The plan as JSON, for the newest release that the archive serves; None, and a note, without onnx to read graphs.
+
+    Raises:
+        MotedgeError: as `motedge.targets.plan.make_plan`: a damaged graph, say.
+    """
     if importlib.util.find_spec("onnx") is None:
         notes.append("without plan.json: reading graphs needs the onnx package (motedge[export])")
         return None
-    found = importlib.util.find_spec("motedge.targets.plan")
-    if found is None or found.origin is None:
-        return None
-    planner = importlib.import_module("motedge.targets.plan")
-    plan = planner.make_plan(bundle, target, recipe=wish.recipe, variant=wish.variant)
+    from motedge.targets.plan import PlanOptions, make_plan
+
+    tensorrt = releases[-1].tensorrt if releases and target.engine == "tensorrt" else None
+    options = PlanOptions(recipe=wish.recipe, variant=wish.variant, tensorrt=tensorrt)
+    plan = make_plan(bundle, target, options=options, advise=False)
+    if not plan.passed:
+        notes.append(
+            f"the plan says that this does not fit {target.id}: motedge plan {bundle.root} --target {target.id}"
+        )
     text = json.dumps(plan.to_dict(), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     return text.encode("utf-8")

@@ -36,7 +36,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 def _pack(bundle: Path, *options: str, target: str = ORIN) -> int:
-    return main(["pack", str(bundle), "--target", target, "--no-wheel", *options])
+    return main(["pack", str(bundle), "--target", target, "--no-wheel", "--no-plan", *options])
 
 
 def test_packing_says_what_and_for_what(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

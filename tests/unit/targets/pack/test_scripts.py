@@ -37,7 +37,7 @@ def archive(tmp_path: Path) -> Path:
 
 def _archive(folder: Path, **options: Any) -> Path:
     bundle = Bundle.open(make_bundle(folder / "bundle"))
-    values = {"wheel": make_wheel(folder / "wheel"), "wish": Wish(release="JetPack 6.2"), **options}
+    values = {"plan": False, "wheel": make_wheel(folder / "wheel"), "wish": Wish(release="JetPack 6.2"), **options}
     pack(bundle, load_target("jetson-orin-nano-8gb"), folder / "a.tar", PackOptions(**values))
     return folder / "a.tar"
 
