@@ -23,6 +23,7 @@ from motedge.cli import (
     install,
     log,
     pack,
+    plan,
     quantize,
     refit,
     run,
@@ -34,7 +35,22 @@ from motedge.cli.parser import Parser
 from motedge.errors import EXIT_INTERNAL, EXIT_USAGE, HostError, MotedgeError
 
 # In the order of the way of the data; each module registers the verb of its name
-VERBS = (checkpoint, export, sensitivity, quantize, targets, build, refit, pack, install, run, verify, inspect, doctor)
+VERBS = (
+    checkpoint,
+    export,
+    sensitivity,
+    quantize,
+    targets,
+    plan,
+    build,
+    refit,
+    pack,
+    install,
+    run,
+    verify,
+    inspect,
+    doctor,
+)
 # Shells' convention: 128 + the signal's number, SIGINT 2 and SIGPIPE 13
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
