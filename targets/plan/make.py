@@ -29,6 +29,10 @@ from motedge.targets.roofline.roofline import predict
 from motedge.targets.roofline.work import Work
 
 
+# Of a graph's FLOPs
+_SMALL_SHARE = 1e-3
+
+
 @dataclass(frozen=True)
 class PlanOptions:
     """What to plan, apart from bundle and target; None: the bundle's or the target's own."""
@@ -177,8 +181,26 @@ class Planner:
             return None, error.what
 
     def _predicted(self, work: Work) -> Stage:
-        time = predict(work, self.target)
+        time = predict(_without_small_fp32(work, self.target), self.target)
         return Stage(time.time_s, time.low_s, time.high_s, time.bound, time.flops_s, time.bytes_s)
+
+
+def _without_small_fp32(work: Work, target: Target) -> Work:
+    """The work with fp32 products as mere traffic, where their rate is not known and they are next to nothing.
+
+    The timestep's MLP multiplies one row in fp32, whatever the graph's type. A device whose fp32 rate nobody published
+    should not be without a time for that.
+    """
+    rate = target.dense_tflops.get("fp32")
+    small = sum(operator.flops for operator in work.operators if operator.type == "fp32")
+    if (rate is not None and rate.value) or not small or small > _SMALL_SHARE * work.flops:
+        return work
+    return Work(
+        tuple(
+            dataclasses.replace(operator, kind="elementwise") if operator.type == "fp32" else operator
+            for operator in work.operators
+        )
+    )
 
 
 def _notes(target: Target, needed: int, available: Optional[int]) -> list[str]:

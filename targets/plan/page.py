@@ -38,7 +38,7 @@ def render_page(entries: Sequence[TargetPlan]) -> str:
     sections = [
         f'<p class="lead">{html.escape(lead)}</p>',
         _counts(entries),
-        f"<h2>Memory</h2>{_memory_legend()}<div class=scroll>{memory_bars(plans)}</div>",
+        f"<h2>Memory</h2>{_memory_legend()}<div class=scroll>{memory_bars(plans)}</div>{_unknown(plans)}",
         f"<h2>Tick</h2>{_tick_legend()}<div class=scroll>{tick_bars(plans)}</div>",
         f"<h2>Side by side</h2>{_all_table(entries)}",
         f"<h2>How to read this</h2>{bullets(_READING)}",
@@ -58,7 +58,7 @@ def _one(plan: Plan) -> str:
             ("tick", format_ms(1000 * point.tick_s), f"of {format_ms(1000 * plan.tick.period_s)}: {point.in_time}")
         )
     recipe = "unquantized" if plan.recipe is None else plan.recipe
-    lead = f"{plan.model}, shape set {plan.shape_set}, {recipe}; {plan.library}. {headline(plan).capitalize()}."
+    lead = f"{plan.model}, shape set {plan.shape_set}, {recipe}; {plan.library}. {_sentence(headline(plan))}"
     sections = [
         f'<p class="lead">{html.escape(lead)}</p><p class="verdict {css}">{state}</p>{tiles(entries)}',
         f"<h2>Memory</h2>{_memory_legend()}<div class=scroll>{memory_bar(plan)}</div>{_memory_table(plan)}",
@@ -74,6 +74,10 @@ def _one(plan: Plan) -> str:
         sections.append(f"<h2>What helps</h2>{table(('change, each planned', 'gives'), rows)}")
     sections.append(f"<h2>How to read this</h2>{bullets((*_READING, *plan.notes, plan.build.note))}")
     return document(f"Plan of {plan.model} on {plan.target_name}", sections)
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}."
 
 
 def _counts(entries: Sequence[TargetPlan]) -> str:
@@ -100,6 +104,12 @@ def _memory_legend() -> str:
     return f'<p class="legend">{keys}</p>'
 
 
+def _unknown(plans: Sequence[Plan]) -> str:
+    """Devices that have no bar."""
+    names = [plan.target for plan in plans if not plan.memory.available_bytes]
+    return f'<p class="legend">memory not known: {html.escape(", ".join(names))}</p>' if names else ""
+
+
 def _tick_legend() -> str:
     return (
         '<p class="legend"><span class="key s2"></span>in time<span class="key s1"></span>within the error'
@@ -108,13 +118,15 @@ def _tick_legend() -> str:
 
 
 def _all_table(entries: Sequence[TargetPlan]) -> str:
-    head = ("device", "library", "needs", "of", "build peak", "tick", "in time", "fits", "why not")
-    rows = []
+    head = ("device", "library", "needs", "of", "build peak", "tick", "in time", "fits")
+    rows, said = [], dict[str, list[str]]()
     for entry in entries:
         plan = entry.plan
         if plan is None:
-            rows.append((entry.target.id, *("-",) * 7, entry.reason))
+            said.setdefault(f"no plan: {entry.reason}", []).append(entry.target.id)
             continue
+        for words in reasons(plan):
+            said.setdefault(words, []).append(plan.target)
         point = plan.tick.points[0] if plan.tick is not None else None
         rows.append(
             (
@@ -126,21 +138,21 @@ def _all_table(entries: Sequence[TargetPlan]) -> str:
                 "-" if point is None else span(point),
                 "-" if point is None else point.in_time,
                 fits_word(plan),
-                "; ".join(reasons(plan)),
             )
         )
-    return table(head, rows)
+    return table(head, rows) + bullets([f"{', '.join(names)}: {words}" for words, names in said.items()])
 
 
 def _memory_table(plan: Plan) -> str:
-    rows = [(item.name, format_bytes(item.bytes), item.place, item.note) for item in plan.memory.items]
+    rows = [(item.name, format_bytes(item.bytes), item.place) for item in plan.memory.items]
     if plan.memory.loading_bytes:
-        rows.append(("while the last engine is loaded", format_bytes(plan.memory.loading_bytes), "", "file included"))
-    return table(("use", "bytes", "where", "how it comes about"), rows)
+        rows.append(("while the last engine is loaded, its file included", format_bytes(plan.memory.loading_bytes), ""))
+    notes = bullets([f"{item.name}: {item.note}" for item in plan.memory.items])
+    return f'{table(("use", "bytes", "where"), rows)}<div class="caveats">{notes}</div>'
 
 
 def _graph_table(plan: Plan) -> str:
-    head = ("graph", "variant", "schemes", "weights", "activations", "unfused", "GFLOP", "moved", "time", "bound by")
+    head = ("graph", "variant", "schemes", "weights", "activations", "GFLOP", "moved", "time", "bound by")
     rows = []
     for graph in plan.graphs:
         applied = "" if graph.applied_recipe is None else f" + {graph.applied_recipe}"
@@ -152,7 +164,6 @@ def _graph_table(plan: Plan) -> str:
                 ", ".join(graph.schemes) or "-",
                 format_bytes(graph.weight_bytes),
                 format_bytes(graph.activation_bytes),
-                format_bytes(graph.unfused_activation_bytes),
                 f"{graph.flops / 1e9:,.0f}",
                 format_bytes(graph.moved_bytes),
                 "-" if stage is None else format_ms(1000 * stage.time_s),
