@@ -22,10 +22,15 @@ def register(subparsers: Any) -> None:
         "is legal on a device, memory at run time and while building, the time of a tick against the control period, "
         "and what to change where it does not fit. Exit code 1 when the asked target does not fit or is not legal.",
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="a bundle, as motedge export or quantize writes it")
+    parser.add_argument("bundle", metavar="BUNDLE", nargs="?", help="a bundle, as motedge export or quantize writes it")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--target", metavar="ID", help="the device: motedge targets list; or a .toml file of your own")
     where.add_argument("--all", action="store_true", help="every device of the catalogue, side by side")
+    where.add_argument(
+        "--published",
+        action="store_true",
+        help="no plan: published times beside predictions that had not seen them, and the honest error",
+    )
     what = parser.add_argument_group("what")
     what.add_argument("--recipe", metavar="NAME", help="a recipe, whether the bundle is quantized with it or not yet")
     what.add_argument("--variant", metavar="ID", help="such as fused-fp16 (default: the best that the device takes)")
@@ -42,8 +47,13 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plans, prints, and judges."""
+    from motedge.errors import EXIT_GATE_FAILED, EXIT_OK, UsageError
+
+    if args.published:
+        return _run_published(args)
+    if args.bundle is None:
+        raise UsageError("a plan needs a bundle", fix="motedge plan BUNDLE --target ID")
     from motedge.bundle import Bundle
-    from motedge.errors import EXIT_GATE_FAILED, EXIT_OK
     from motedge.targets.catalog import load_target
     from motedge.targets.plan import PlanOptions, make_plan
     from motedge.targets.plan.make import TargetPlan
@@ -89,6 +99,19 @@ def _run_all(args: argparse.Namespace, bundle: Any, options: PlanOptions) -> int
         print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         print("\n".join(all_lines(entries)))
+    return EXIT_OK
+
+
+def _run_published(args: argparse.Namespace) -> int:
+    from motedge.errors import EXIT_OK
+    from motedge.targets.plan.published import published_dict, published_lines
+    from motedge.targets.roofline.fit import judge
+
+    judgement = judge()
+    if args.json:
+        print(json.dumps(published_dict(judgement), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        print("\n".join(published_lines(judgement)))
     return EXIT_OK
 
 

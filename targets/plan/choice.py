@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
 from motedge.bundle import Bundle, Variant
+from motedge.errors import BundleError
+from motedge.export.variants import OPSETS
 from motedge.quant.recipe import Recipe, load_recipe
 from motedge.runtime.backends.registry import choose_variant
 from motedge.targets.builders.selection import choose
 from motedge.targets.catalog import Target
-from motedge.targets.legality import EngineLibrary
+from motedge.targets.legality import EngineLibrary, engine_libraries
+from motedge.targets.tensorrt.versions import FUSED, PRIMITIVE
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,18 @@ class PlannedGraph:
     entry: Variant
     # Recipe that the bundle does not hold, to be applied in sizes; None: the variant is taken as it is
     applied: Optional[Recipe]
+    # Dialect that the library needs and the bundle lacks: it would be exported with the same weights. None: it is here
+    lacking: Optional[str] = None
+
+    @property
+    def dialect(self) -> str:
+        """Of the graph that is built."""
+        return self.entry.dialect if self.lacking is None else self.lacking
+
+    @property
+    def opset(self) -> int:
+        """Of the graph that is built, recipe aside."""
+        return self.entry.opset if self.lacking is None else OPSETS[self.lacking]
 
 
 def held_recipes(bundle: Bundle) -> list[str]:
@@ -44,26 +60,72 @@ def choose_graphs(
 
     Raises:
         UsageError: an unknown recipe or variant, or one whose dialect the library lacks.
-        BundleError: a graph has no variant that fits; says how to export one.
+        BundleError: a graph has no variant that fits, nor one of its size; says how to export one.
     """
-    if recipe is None or recipe in held_recipes(bundle):
-        return [PlannedGraph(*found, None) for found in _choices(bundle, target, library, recipe, variant)]
-    loaded = load_recipe(recipe)
-    planned = []
-    for graph, name, entry in _choices(bundle, target, library, None, variant):
-        planned.append(PlannedGraph(graph, name, entry, loaded if graph in loaded.graphs else None))
-    return planned
+    held = recipe is None or recipe in held_recipes(bundle)
+    loaded = None if held or recipe is None else load_recipe(recipe)
+    basis = recipe if held else None
+    lacking = None
+    try:
+        found = _choices(bundle, target, library, library.dialects, basis, variant)
+    except BundleError:
+        if library.row is None or variant is not None:
+            raise
+        # Dialects write the same weights, so that another one's sizes tell what the missing one's will be
+        found, lacking = _choices(bundle, target, library, (FUSED, PRIMITIVE), basis, variant), library.dialects[0]
+    return [
+        PlannedGraph(
+            graph,
+            name,
+            entry,
+            loaded if loaded is not None and graph in loaded.graphs else None,
+            lacking if entry.dialect not in library.dialects else None,
+        )
+        for graph, name, entry in found
+    ]
+
+
+def lacking_releases(
+    planned: Sequence[PlannedGraph], bundle: Bundle, target: Target, library: EngineLibrary
+) -> list[str]:
+    """For the target's other releases that take none of the bundle's graphs of this recipe: what to export for them."""
+    missing: dict[str, list[str]] = {}
+    for other in engine_libraries(target):
+        if other.row is None or other == library:
+            continue
+        for graph in planned:
+            held = (
+                entry for entry in bundle.graph(graph.graph).variants.values() if entry.recipe == graph.entry.recipe
+            )
+            if not any(entry.dialect in other.dialects for entry in held):
+                missing.setdefault(f"{other.dialects[0]}-{graph.entry.dtype}", []).append(
+                    f"{other.release} (TensorRT {other.version})"
+                )
+    return [
+        f"for {', '.join(dict.fromkeys(releases))} the bundle lacks {variant}: {export_command(variant)}"
+        for variant, releases in missing.items()
+    ]
+
+
+def export_command(variant: str) -> str:
+    """What brings a variant that a bundle lacks."""
+    return f"motedge export CHECKPOINT --out BUNDLE --variants {variant}"
 
 
 def _choices(
-    bundle: Bundle, target: Target, library: EngineLibrary, recipe: Optional[str], variant: Optional[str]
+    bundle: Bundle,
+    target: Target,
+    library: EngineLibrary,
+    dialects: Sequence[str],
+    recipe: Optional[str],
+    variant: Optional[str],
 ) -> list[tuple[str, str, Variant]]:
     if library.row is None:
         names = {g: choose_variant(bundle, g, variant=variant, recipe=recipe) for g in bundle.manifest.graphs}
         return [(graph, name, bundle.variant(graph, name)) for graph, name in names.items()]
     found = choose(
         bundle,
-        dialects=library.dialects,
+        dialects=dialects,
         compute_capability=target.compute_capability,
         variant=variant,
         recipe=recipe,

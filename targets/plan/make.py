@@ -13,21 +13,22 @@ from motedge.targets.legality import (
     TENSORRT_RTX,
     Candidate,
     EngineLibrary,
+    Reason,
     find_library,
     judge,
     quantized_opset,
 )
 from motedge.targets.plan.assumptions import TIGHT_SHARE, WORKSPACE
 from motedge.targets.plan.building import build_bytes, plan_build
-from motedge.targets.plan.choice import PlannedGraph, choose_graphs
+from motedge.targets.plan.choice import PlannedGraph, choose_graphs, export_command, lacking_releases
 from motedge.targets.plan.figures import GraphFigures
 from motedge.targets.plan.memory import plan_memory
 from motedge.targets.plan.model import GraphPlan, Plan, Stage
 from motedge.targets.plan.sampling import Sampling
 from motedge.targets.plan.tick import plan_tick
+from motedge.targets.roofline.fit import borrowed
 from motedge.targets.roofline.roofline import predict
 from motedge.targets.roofline.work import Work
-
 
 # Of a graph's FLOPs
 _SMALL_SHARE = 1e-3
@@ -122,17 +123,21 @@ class Planner:
             build=plan_build(self.bundle, self.target, library, graphs),
             tick=tick,
             advice=(),
-            notes=tuple(_notes(self.target, memory.needed_bytes, memory.available_bytes)),
+            notes=(
+                *_notes(self.target, memory.needed_bytes, memory.available_bytes),
+                *filter(None, (borrowed(self.target.architecture) if tick is not None else None,)),
+                *lacking_releases(self.chosen, self.bundle, self.target, library),
+            ),
         )
 
     def graph(self, planned: PlannedGraph) -> GraphPlan:
         """One graph."""
         entry = planned.entry
         sizes = self.figures.sizes(planned.graph, planned.variant, planned.applied)
-        opset = entry.opset
-        if planned.applied is not None:
-            opset = quantized_opset(opset, entry.dialect, entry.dtype, sizes.schemes)
-        legality = judge(self.target, self.library, Candidate(entry.dialect, entry.dtype, opset, sizes.schemes))
+        dialect, opset = planned.dialect, planned.opset
+        if planned.applied is not None or planned.lacking is not None:
+            opset = quantized_opset(opset, dialect, entry.dtype, sizes.schemes)
+        legality = judge(self.target, self.library, Candidate(dialect, entry.dtype, opset, sizes.schemes))
         engine, build_peak = build_bytes(sizes, self.library)
         fused = self.library.row is not None
         workspace = int(WORKSPACE.value or 0) if fused else 0
@@ -143,12 +148,12 @@ class Planner:
             graph=planned.graph,
             variant=planned.variant,
             applied_recipe=planned.applied.id if planned.applied is not None and sizes.schemes else None,
-            dialect=entry.dialect,
+            dialect=dialect,
             dtype=entry.dtype,
             opset=opset,
             schemes=tuple(scheme.id for scheme in sizes.schemes),
             reasons=legality.reasons,
-            cautions=legality.cautions,
+            cautions=(*_lacking(planned), *legality.cautions),
             weight_bytes=sizes.weight_bytes,
             engine_bytes=engine,
             activation_bytes=peak.bytes + workspace,
@@ -183,6 +188,14 @@ class Planner:
     def _predicted(self, work: Work) -> Stage:
         time = predict(_without_small_fp32(work, self.target), self.target)
         return Stage(time.time_s, time.low_s, time.high_s, time.bound, time.flops_s, time.bytes_s)
+
+
+def _lacking(planned: PlannedGraph) -> list[Reason]:
+    if planned.lacking is None:
+        return []
+    wanted = f"{planned.lacking}-{planned.entry.dtype}"
+    what = f"the bundle lacks {wanted}, planned from {planned.variant}, which has the same weights"
+    return [Reason(what, export_command(wanted))]
 
 
 def _without_small_fp32(work: Work, target: Target) -> Work:
