@@ -41,8 +41,8 @@ def main() -> int:
         "schema": "motedge.benchmark/v1",
         "benchmark": "roofline_fit",
         "conditions": collect_conditions(),
-        "note": "predicted: by a fit without that publisher's figures; ratio: predicted over published; figures that are "
-        "not fitted are predicted by the same and do not count for the error",
+        "note": "predicted: by a fit without that publisher's figures; ratio: predicted over published; figures that "
+        "are not fitted are predicted by the same and do not count for the error",
         "typical_factor": round(judgement.typical_factor, 4),
         "worst": {"figure": worst.figure.id, "ratio": round(worst.ratio, 3)},
         "efficiency": {name: dataclasses.asdict(efficiency_of(name)) for name in classes},
