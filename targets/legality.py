@@ -168,7 +168,7 @@ def _gpu(target: Target, library: EngineLibrary, row: TensorRtVersion, candidate
         least = precisions()[name].least_sm
         if sm is not None and least.value is not None and sm < least.value:
             yield (
-                Reason(f"{name} needs compute capability {least.value}, {target.id} has {sm}", least.source),
+                Reason(f"{name} needs compute capability {least.value}, the device has {sm}", least.source),
                 True,
             )
         if name not in row.types:

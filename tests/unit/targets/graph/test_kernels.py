@@ -118,7 +118,7 @@ def _attention(heads: int, rows: int, spelled: bool, path: Path) -> Graph:
     else:
         nodes = [node("Attention", "q k v", "o")]
     nodes.append(node("MatMul", "o w", "y"))
-    inputs = dict.fromkeys(("q", "k", "v"), [1, heads, "N", 32])
+    inputs = {"q": [1, heads, "N", 32], "k": [1, heads, "N", 32], "v": [1, heads, "N", 32]}
     weights = {"w": (FP16, [32, 32]), "scale": (FP16, [])} if spelled else {"w": (FP16, [32, 32])}
     write(path, nodes, inputs, ["y"], weights)
     return read(path, dict.fromkeys(("q", "k", "v"), (1, heads, rows, 32)))
