@@ -67,7 +67,9 @@ def unlisted_files(bundle: Bundle) -> list[str]:
     """Files in the folder that the manifest does not know: those of an interrupted stage, or a stranger's."""
     root = bundle.root
     found = (path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file())
-    return [name for name in found if name != MANIFEST and name not in bundle.manifest.files]
+    known = {MANIFEST, *bundle.manifest.files}
+    # Engines have a record of their own, build.json: they are made on the device, of a bundle that stays as it is
+    return [name for name in found if name not in known and not name.startswith("engines/")]
 
 
 def _variant(manifest: Manifest, variant: Variant) -> dict[str, Any]:

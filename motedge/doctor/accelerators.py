@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 from motedge.doctor.host import read_text
+from motedge.doctor.program import ask
 
 _QUERY = ("name", "driver_version", "memory.total", "compute_cap")
 _TIMEOUT_S = 15.0
@@ -44,13 +44,12 @@ def gpus() -> tuple[list[Gpu], Optional[str]]:
         return [], "nvidia-smi is not installed"
     command = [tool, f"--query-gpu={','.join(_QUERY)}", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return [], f"nvidia-smi failed: {error}"
-    if done.returncode != 0:
-        text = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        return [], f"nvidia-smi failed: {text[0] if text else f'exit code {done.returncode}'}"
-    return parse_gpus(done.stdout), None
+        text = ask(command, _TIMEOUT_S)
+    except OSError as error:
+        return [], str(error)
+    if "\N{REPLACEMENT CHARACTER}" in text:
+        return [], "nvidia-smi printed what can't be read"
+    return parse_gpus(text), None
 
 
 def parse_gpus(text: str) -> list[Gpu]:

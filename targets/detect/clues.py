@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -14,6 +11,7 @@ from typing import Optional
 from motedge.doctor.accelerators import Gpu, gpus, jetson
 from motedge.doctor.host import examine_host, read_text
 from motedge.doctor.packages import engine_libraries
+from motedge.doctor.program import ask
 
 _TIMEOUT_S = 10.0
 # Part numbers of modules and boards: p3701 AGX Orin, p3767 Orin NX and Nano, p3834 Jetson Thor, p3960 DRIVE AGX Thor
@@ -68,37 +66,11 @@ def gather(root: Path = Path("/")) -> Clues:
     )
 
 
-def ask(command: list[str], timeout_s: float) -> str:
-    """What a program prints, its own children stopped too when it takes too long.
-
-    Raises:
-        OSError: it can't be started, failed, or did not end in time; the message says which.
-    """
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        out, _ = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired as error:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        raise TimeoutError(f"{command[0]} did not answer within {timeout_s:g} s") from error
-    text = out.decode("utf-8", errors="replace")
-    if process.returncode != 0:
-        lines = text.strip().splitlines()
-        raise OSError(f"{command[0]} failed: {lines[0] if lines else f'exit code {process.returncode}'}")
-    return text
-
-
 def _gpus(problems: list[str]) -> list[Gpu]:
     if shutil.which("nvidia-smi") is None:
         # Nothing to report: CPUs, and Jetsons before JetPack 6, have none
         return []
-    try:
-        found, reason = gpus()
-    except ValueError as error:
-        # Bytes that are no text
-        found, reason = [], f"nvidia-smi printed what can't be read: {error}"
+    found, reason = gpus()
     if reason is not None:
         problems.append(reason)
     return found
