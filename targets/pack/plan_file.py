@@ -1,4 +1,4 @@
-"""plan.json for the archive: on a device without onnx, what a build and whoever runs it can hold against the machine."""
+"""plan.json for the archive: what fits, and how fast it should be, where there is no onnx to read graphs with."""
 
 from __future__ import annotations
 
