@@ -50,8 +50,13 @@ def refit_plan(library: Library, plan: Path, model: Path, out: Path, *, trust_ho
             why="its weights were folded into its kernels when it was built",
             fix="build it with --refittable (or --strip-weights) once; later weights then need no build",
         )
-    refitter = api.Refitter(engine, logger)
-    parser = api.OnnxParserRefitter(refitter, logger)
+    try:
+        refitter = api.Refitter(engine, logger)
+        parser = api.OnnxParserRefitter(refitter, logger)
+    except TypeError as error:
+        # What the bindings make of a null pointer
+        raise _refused(f"{plan.name} could not be refitted", logger.errors) from error
+    # False, too, where the file lacks a weight that the engine has: an old one would stay, unseen
     if not parser.refit_from_file(str(model)):
         errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
         raise _refused(f"{plan.name} does not take the weights of {model.name}", [*errors, *logger.errors])

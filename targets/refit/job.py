@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Optional
 
 from motedge.bundle import Bundle
-from motedge.errors import UsageError, closest
+from motedge.errors import UsageError
 from motedge.files import require_free, sha256_file, write_json
 from motedge.runtime.engine_files import BUILD_FILE, EngineFile, EngineFiles
 from motedge.runtime.engine_files.gate import LoadHost, check_engine
@@ -25,6 +25,13 @@ from motedge.targets.builders.this_gpu import this_compute_capability
 from motedge.targets.builders.trt.builders import TensorRtBuilder
 from motedge.targets.catalog import Target
 from motedge.targets.refit.agreement import require_same_graph, require_same_model
+from motedge.targets.refit.checks import (
+    require_exchangeable,
+    require_own_engine,
+    require_own_version,
+    require_refittable,
+    wanted_engines,
+)
 from motedge.targets.refit.engine import refit_plan
 
 
@@ -38,6 +45,8 @@ class Refit:
     # The old engine's file, checked; and the ONNX file with the new weights, checked
     plan: Path
     model: Path
+    # Whether the new bundle has the engine already, with its weights
+    up_to_date: bool
 
 
 @dataclass
@@ -56,7 +65,8 @@ def plan_refit(
 
     Args:
         old: the bundle with engines.
-        new: the same model with other weights: what `motedge export` makes of the fine-tuned checkpoint.
+        new: the same model with other weights: what `motedge export` makes of the fine-tuned checkpoint. Or `old`
+            itself: then engines without weights get the ones that they were built from.
         target: whose engines.
         graphs: None: all that were built.
         trust_host_code: whether version-compatible plans are trusted.
@@ -64,18 +74,14 @@ def plan_refit(
     Raises:
         BundleError: no engines, another model or graph, a changed file.
         UsageError: an engine that can't be refitted, a graph that was not built.
-        HostError: not the GPU or the version that built it; too little memory or disk.
+        HostError: not the GPU or the version that built it, or a version that refits wrongly; too little memory or
+            disk.
     """
+    files = require_refittable(old, target, graphs)
     require_same_model(old, new)
-    files = EngineFiles.open(old, target.id)
-    names = {engine.graph for engine in files.engines}
-    for graph in graphs or ():
-        if graph not in names:
-            raise UsageError(f"no engine of graph {graph!r} was built", fix=closest(graph, names))
-    wanted = [engine for engine in files.engines if graphs is None or engine.graph in graphs]
-    refits = [_plan_one(old, new, target, files, engine, trust_host_code) for engine in wanted]
-    pending = [r for r in refits if not r.planned.up_to_date]
-    require_free(new.root, sum(_weights(new, r) for r in pending), "the refitted engines")
+    refits = [_plan_one(old, new, target, files, engine, trust_host_code) for engine in wanted_engines(files, graphs)]
+    needed = sum(max(r.engine.bytes, _weight_bytes(new, r.engine)) for r in refits if not r.up_to_date)
+    require_free(new.root, needed, "the refitted engines")
     return refits
 
 
@@ -94,7 +100,7 @@ def refit_engines(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         for refit in refits:
-            if refit.planned.up_to_date:
+            if refit.up_to_date:
                 report.skipped.append(next(e for e in report.files.engines if e.file == refit.planned.file))
                 continue
             entry = _write_one(refit, folder, trust_host_code)
@@ -111,20 +117,29 @@ def refit_engines(
 
 
 def _plan_one(old: Bundle, new: Bundle, target: Target, files: EngineFiles, engine: EngineFile, trusted: bool) -> Refit:
-    if not (engine.refittable or engine.weights_stripped):
-        raise UsageError(
-            f"{engine.file} can't be refitted",
-            why="onnxruntime's files are built in seconds"
-            if engine.builder == "onnxruntime"
-            else "its weights were folded into its kernels when it was built",
-            fix=f"motedge build {new.root} --target {target.id}"
-            + ("" if engine.builder == "onnxruntime" else " --refittable, once"),
-        )
     model = require_same_graph(old, new, engine.graph, engine.variant)
     options = BuildOptions([engine.graph], engine.variant, None, engine.builder, BuildSettings(**engine.settings))
-    builder, planned = plan_engines(new, target, options)
-    plan = check_engine(files, engine, _host(builder), trust_host_code=trusted)
-    return Refit(engine, planned[0], _tensorrt(builder), plan, model)
+    builder, (planned,) = plan_engines(new, target, options)
+    tensorrt = _tensorrt(builder)
+    # Beside the engine there will be the new weights and the plan that is written
+    plan = check_engine(
+        files,
+        engine,
+        _host(builder),
+        trust_host_code=trusted,
+        reserve_bytes=2 * _weight_bytes(new, engine),
+    )
+    require_own_version(engine, tensorrt)
+    if planned.source != engine.source:
+        require_exchangeable(engine, tensorrt, target)
+        require_own_engine(engine, plan_engines(old, target, options)[1][0].source, old)
+    done = planned.up_to_date and not _is_stripped(new, target, planned.file)
+    return Refit(engine, planned, tensorrt, plan, model, done)
+
+
+def _is_stripped(bundle: Bundle, target: Target, file: str) -> bool:
+    files = EngineFiles.open(bundle, target.id)
+    return any(engine.file == file and engine.weights_stripped for engine in files.engines)
 
 
 def _tensorrt(builder: Builder) -> TensorRtBuilder:
@@ -137,16 +152,22 @@ def _host(builder: Builder) -> LoadHost:
     return LoadHost(builder.name, builder.version(), this_compute_capability(), available_memory())
 
 
-def _weights(new: Bundle, refit: Refit) -> int:
-    entry = new.variant(refit.engine.graph, refit.engine.variant)
-    return max(refit.engine.bytes, sum(new.manifest.files[name].bytes for name in entry.weights))
+def _weight_bytes(new: Bundle, engine: EngineFile) -> int:
+    entry = new.variant(engine.graph, engine.variant)
+    return sum(new.manifest.files[name].bytes for name in entry.weights)
 
 
 def _write_one(refit: Refit, folder: Path, trusted: bool) -> EngineFile:
-    out, start = folder / refit.planned.file, time.perf_counter()
-    memory = refit_plan(refit.builder.library(), refit.plan, refit.model, out, trust_host_code=trusted)
+    out, start, old = folder / refit.planned.file, time.perf_counter(), refit.engine
+    library = refit.builder.library()
+    memory = refit_plan(library, refit.plan, refit.model, out, trust_host_code=trusted)
+    notes = [f"refitted from the engine of source {old.source[:12]}"]
+    again = bool(old.settings.get("refittable"))
+    if again and old.weights_stripped and not library.row.include_refit:
+        again = False
+        notes.append(f"{library.name} {library.version} writes a stripped engine so that it takes weights only once")
     return dataclasses.replace(
-        refit.engine,
+        old,
         file=refit.planned.file,
         bytes=out.stat().st_size,
         sha256=sha256_file(out),
@@ -155,6 +176,6 @@ def _write_one(refit: Refit, folder: Path, trusted: bool) -> EngineFile:
         seconds=round(time.perf_counter() - start, 3),
         device_memory_bytes=memory,
         weights_stripped=False,
-        refittable=True,
-        notes=(*refit.engine.notes, f"refitted from the engine of source {refit.engine.source[:12]}"),
+        refittable=again,
+        notes=(*old.notes, *notes),
     )

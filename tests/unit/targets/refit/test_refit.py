@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import shutil
@@ -18,11 +19,11 @@ from onnx import numpy_helper
 from tensorrt_stub import VERSIONS, make_module
 
 from motedge.bundle import Bundle
-from motedge.cli.main import main
 from motedge.errors import BundleError, HostError, UsageError
 from motedge.runtime.engine_files import BUILD_FILE, EngineFile, EngineFiles
 from motedge.runtime.engine_files.gate import this_platform
 from motedge.targets.builders.builder import BuildError
+from motedge.targets.builders.job import BuildOptions, plan_engines
 from motedge.targets.builders.settings import BuildSettings
 from motedge.targets.builders.trt import builders as trt_builders
 from motedge.targets.builders.trt.library import Library, describe_library
@@ -31,10 +32,14 @@ from motedge.targets.refit import job
 from motedge.targets.refit.agreement import structure
 from motedge.targets.refit.engine import refit_plan
 from motedge.targets.refit.job import plan_refit, refit_engines
+from motedge.targets.refit.known_issues import refit_issue
 
 SUPPORTED = [version for version in VERSIONS if version != "8.6"]
 OLD, NEW = b"an old plan " * 3000, b"a plan with new weights " * 3000
 TARGET = "h200"
+REFITTABLE = BuildSettings(refittable=True)
+STRIPPED = BuildSettings(strip_weights=True)
+BOTH = BuildSettings(refittable=True, strip_weights=True)
 
 
 @dataclasses.dataclass
@@ -124,13 +129,13 @@ def test_host_code_runs_only_when_trusted(plan: Path, tmp_path: Path) -> None:
     assert bench.trusted is True
 
 
-def _changed(bundle: Bundle, root: Path) -> Bundle:
+def _changed(bundle: Bundle, root: Path, by: float = 1.0) -> Bundle:
     """A copy with other weights: those that this small graph holds inside its file."""
     shutil.copytree(bundle.root, root, ignore=shutil.ignore_patterns("engines"))
     file = next(iter(bundle.graph("gen_step").variants.values())).file
     model = onnx.load(str(root / file))
     tensor = next(t for t in model.graph.initializer if t.name == "layers.0.down_proj.weight")
-    value = numpy_helper.to_array(tensor) + np.float16(1)
+    value = numpy_helper.to_array(tensor) + np.float16(by)
     tensor.CopyFrom(numpy_helper.from_array(value.astype(np.float16), tensor.name))
     (root / file).write_bytes(model.SerializeToString())
     record_again(root, file)
@@ -152,30 +157,36 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return _scene_of("11.4", tmp_path, monkeypatch, REFITTABLE)
+
+
+def _scene_of(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: BuildSettings) -> Scene:
     bench = Bench()
-    library = make_library("11.4", bench)
+    library = make_library(version, bench)
     monkeypatch.setattr(trt_builders, "find_library", lambda name: library)
     for module in (trt_builders, job):
         monkeypatch.setattr(module, "this_compute_capability", lambda: "9.0")
     old = make_bundle(tmp_path / "old")
-    _record(old, library.version)
+    _record(old, settings)
     return Scene(old, _changed(old, tmp_path / "new"), bench)
 
 
-def _record(bundle: Bundle, version: str, **changes: Any) -> None:
+def _record(bundle: Bundle, settings: BuildSettings = REFITTABLE, **changes: Any) -> None:
+    """An engine as `motedge build` would have left it, of what the bundle holds."""
     folder = bundle.root / "engines" / TARGET
     folder.mkdir(parents=True, exist_ok=True)
     variant = next(iter(bundle.graph("gen_step").variants))
-    name = f"gen_step.{variant}.sm90.tensorrt-{version}.engine"
-    (folder / name).write_bytes(OLD)
+    options = BuildOptions(["gen_step"], variant, None, "tensorrt", settings)
+    builder, (planned,) = plan_engines(bundle, load_target(TARGET), options)
+    (folder / planned.file).write_bytes(OLD)
     entry = EngineFile(
         graph="gen_step",
         variant=variant,
-        file=name,
+        file=planned.file,
         bytes=len(OLD),
         sha256=hashlib.sha256(OLD).hexdigest(),
         builder="tensorrt",
-        builder_version=version,
+        builder_version=builder.version(),
         compute_capabilities=("9.0",),
         platform=this_platform(),
         created="2026-01-01T00:00:00+00:00",
@@ -183,9 +194,10 @@ def _record(bundle: Bundle, version: str, **changes: Any) -> None:
         peak_memory_bytes=1,
         peak_anonymous_bytes=None,
         device_memory_bytes=1,
-        settings=BuildSettings(refittable=True).to_dict(),
-        source="s",
-        refittable=True,
+        settings=settings.to_dict(),
+        source=planned.source,
+        refittable=settings.refittable or settings.strip_weights,
+        weights_stripped=settings.strip_weights,
     )
     files = EngineFiles(folder, TARGET, (dataclasses.replace(entry, **changes),))
     (folder / BUILD_FILE).write_text(json.dumps(files.to_dict()))
@@ -199,15 +211,14 @@ def test_engines_go_into_the_bundle_of_the_new_weights(scene: Scene) -> None:
     assert entry.refittable and not entry.weights_stripped and entry.device_memory_bytes == 222
     assert scene.bench.models == [str(scene.new.path(next(iter(scene.new.graph("gen_step").variants.values())).file))]
     # The old bundle is as it was, and a second run has nothing to do
-    assert EngineFiles.open(scene.old, TARGET).engines[0].source == "s"
+    (before,) = EngineFiles.open(scene.old, TARGET).engines
+    assert before.source != entry.source and EngineFiles.open(scene.old, TARGET).path(before).read_bytes() == OLD
     again = scene.refit()
     assert [e.file for e in again.skipped] == [entry.file] and not again.written
     assert len(scene.bench.models) == 1
 
 
 def test_a_build_finds_the_refitted_engine_up_to_date(scene: Scene) -> None:
-    from motedge.targets.builders.job import BuildOptions, plan_engines
-
     (entry,) = scene.refit().written
     options = BuildOptions(["gen_step"], entry.variant, settings=BuildSettings(refittable=True))
     assert [engine.up_to_date for engine in plan_engines(scene.new, load_target(TARGET), options)[1]] == [True]
@@ -222,6 +233,7 @@ def test_a_build_finds_the_refitted_engine_up_to_date(scene: Scene) -> None:
         ({"builder_version": "11.3.0.1"}, HostError, "another version of tensorrt"),
         ({"sha256": "0" * 64}, BundleError, "differs from what was built"),
         ({"version_compatible": True}, HostError, "not marked as trusted"),
+        ({"source": "s"}, BundleError, "was not built from what"),
         ({"variant": "fused-bf16-fp8"}, BundleError, "no variant 'fused-bf16-fp8'"),
     ],
 )
@@ -253,28 +265,109 @@ def test_another_model_or_graph(scene: Scene, tmp_path: Path) -> None:
         plan_refit(scene.old, Bundle.open(scene.new.root), load_target(TARGET))
 
 
+def test_a_version_compatible_engine_is_refitted_by_its_own_version(scene: Scene) -> None:
+    _record(scene.old, builder_version="10.16.1.11", version_compatible=True)
+    with pytest.raises(HostError, match=r"another version of tensorrt(.|\n)*by the version that built it"):
+        scene.plan(trust_host_code=True)
+
+
+def test_an_engine_that_was_stripped_alone_takes_its_own_weights_only(scene: Scene) -> None:
+    _record(scene.old, STRIPPED)
+    # Other weights: TensorRT would take them, and compute something else
+    with pytest.raises(UsageError, match=r"that it was built from alone(.|\n)*REFIT_IDENTICAL"):
+        scene.plan()
+    assert not scene.bench.models
+    target = load_target(TARGET)
+    report = refit_engines(plan_refit(scene.old, scene.old, target), scene.old, target)
+    (entry,) = report.written
+    assert not entry.weights_stripped and not entry.refittable
+    assert EngineFiles.open(scene.old, TARGET).path(entry).read_bytes() == NEW
+    assert scene.bench.models == [str(scene.old.path(next(iter(scene.old.graph("gen_step").variants.values())).file))]
+    # Filled: nothing more to do, and a build takes it for what it was asked for
+    assert [refit.up_to_date for refit in plan_refit(scene.old, scene.old, target)] == [True]
+    options = BuildOptions(["gen_step"], entry.variant, settings=STRIPPED)
+    assert [engine.up_to_date for engine in plan_engines(scene.old, target, options)[1]] == [True]
+    with pytest.raises(UsageError, match="that it was built from alone"):
+        scene.plan()
+
+
+@pytest.mark.parametrize(("version", "again"), [("10.3", False), ("10.13", False), ("10.16", True), ("11.4", True)])
+def test_whether_a_filled_engine_takes_weights_again(
+    version: str, again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = _scene_of(version, tmp_path, monkeypatch, BOTH).old
+    target = load_target(TARGET)
+    new = _changed(old, tmp_path / "new2")
+    (entry,) = refit_engines(plan_refit(old, new, target), new, target).written
+    assert entry.refittable is again and not entry.weights_stripped
+    assert any("only once" in note for note in entry.notes) is not again
+    third = _changed(old, tmp_path / "third", 2.0)
+    if again:
+        # The stub loads the old plan alone
+        assert not plan_refit(new, third, target)[0].up_to_date
+    else:
+        with pytest.raises(UsageError, match="has taken weights once"):
+            plan_refit(new, third, target)
+    # From the stripped engine it goes on
+    assert not plan_refit(old, third, target)[0].up_to_date
+
+
+def test_a_release_that_refits_wrongly(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refit_issue("tensorrt", "11.3.0.14") and not refit_issue("tensorrt", "11.4.1.5")
+    assert not refit_issue("tensorrt", "10.3.0.30") and not refit_issue("tensorrt-rtx", "11.3")
+    library = trt_builders.find_library("tensorrt")
+    faulty = dataclasses.replace(library, version="11.3.0.14")
+    monkeypatch.setattr(trt_builders, "find_library", lambda name: faulty)
+    _record(scene.old)
+    with pytest.raises(HostError, match=r"does not refit reliably(.|\n)*bias"):
+        scene.plan()
+    # Its own weights are no such case
+    _record(scene.old, STRIPPED)
+    assert not plan_refit(scene.old, scene.old, load_target(TARGET))[0].up_to_date
+
+
+def test_memory_and_disk_are_asked_before(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "available_memory", lambda: 10)
+    with pytest.raises(HostError, match="too little free memory"):
+        scene.plan()
+    monkeypatch.setattr(job, "available_memory", lambda: None)
+
+    def full(*args: Any) -> None:
+        raise HostError(f"too little disk space for {args[2]}")
+
+    monkeypatch.setattr(job, "require_free", full)
+    with pytest.raises(HostError, match="disk space for the refitted engines"):
+        scene.plan()
+    assert not (scene.new.root / "engines").exists()
+
+
+def test_a_full_disk_leaves_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(stream: Any, data: Any) -> None:
+        stream.write(data[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("motedge.targets.refit.engine.write_chunks", full)
+    with pytest.raises(HostError, match="the disk is full"):
+        scene.refit()
+    assert not (scene.new.root / "engines" / TARGET).exists()
+
+
+def test_shapes_inside_a_graph_are_no_weights(scene: Scene) -> None:
+    file = scene.new.path(next(iter(scene.new.graph("gen_step").variants.values())).file)
+    model = onnx.load(str(file))
+    for value in (4, 5):
+        model.graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), "rows"))
+        file.write_bytes(model.SerializeToString())
+        digest = structure(file)
+        del model.graph.initializer[-1]
+        if value == 4:
+            first = digest
+    assert first != digest
+
+
 def test_a_failed_refit_leaves_nothing(scene: Scene) -> None:
     scene.bench.takes = False
     with pytest.raises(BuildError):
         scene.refit()
     assert not list((scene.new.root / "engines").rglob("*.engine"))
     assert not (scene.new.root / "engines" / TARGET).exists()
-
-
-def test_the_command(scene: Scene, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    command = ["refit", str(scene.old.root), "--weights", str(scene.new.root), "--target", TARGET]
-    assert main([*command, "--dry-run"]) == 0
-    assert capsys.readouterr().out.startswith("to refit    gen_step.")
-    assert main([*command, "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["written"]) == 1
-    assert main(command) == 0
-    assert "up to date" in capsys.readouterr().out
-    assert main([*command, "--out", "x"]) == 2
-    (tmp_path / "dcp").mkdir()
-    (tmp_path / "dcp" / ".metadata").write_bytes(b"")
-    assert main(["refit", str(scene.old.root), "--weights", str(tmp_path / "dcp"), "--target", TARGET]) == 2
-    assert "motedge checkpoint convert" in capsys.readouterr().err
-    assert main(["refit", str(scene.old.root), "--weights", "lora.safetensors", "--target", TARGET]) == 2
-    assert "motedge checkpoint merge" in capsys.readouterr().err
-    assert main(["refit", str(scene.old.root), "--weights", str(tmp_path), "--target", TARGET]) == 2
-    assert main(["refit", str(scene.old.root), "--weights", str(scene.new.root), "--target", "jetson-thor"]) == 2
