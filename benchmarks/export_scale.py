@@ -22,7 +22,7 @@ from typing import Any
 from conditions import collect_conditions
 
 SETS = {
-    "fused-bf16 (the set for TensorRT >= 10.16)": "fused-bf16",
+    "fused-bf16": "fused-bf16",
     "fused-fp16": "fused-fp16",
     "primitive-fp32": "primitive-fp32",
     "primitive-fp16": "primitive-fp16",
@@ -39,17 +39,20 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="a folder for bundles; emptied after each measurement")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--only", nargs="*", choices=["ours", "naive"], default=["ours", "naive"])
+    parser.add_argument("--sets", nargs="*", choices=list(SETS), default=list(SETS), help="variants of ours")
+    parser.add_argument("--sparse", action="store_true", help="make the checkpoint of holes: no disk, all zeros")
     parser.add_argument("--measure", nargs=2, metavar=("KIND", "WHAT"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         return _measure(args.checkpoint, args.out, *args.measure)
     if not args.checkpoint.exists():
         command = ["checkpoint", "make", str(args.checkpoint), "--family", args.family, "--size", "full"]
-        subprocess.run([sys.executable, "-m", "motedge", *command, "--variant", "policy-droid"], check=True)
+        command += ["--variant", "policy-droid", *(["--sparse"] if args.sparse else [])]
+        subprocess.run([sys.executable, "-m", "motedge", *command], check=True)
     conditions = collect_conditions()  # before the work, so that the load average is not our own
     rows = []
     if "ours" in args.only:
-        rows += [_child(args, "ours", name) for name in SETS]
+        rows += [_child(args, "ours", name) for name in args.sets]
     if "naive" in args.only:
         rows += [_child(args, "naive", graph) for graph in GRAPHS]
     name = f"export_scale_{args.family}.json"
@@ -57,7 +60,9 @@ def main() -> int:
         "schema": "motedge.benchmark/v1",
         "benchmark": "export_scale",
         "conditions": conditions,
-        "note": "random weights; peak memory is ru_maxrss, which counts mapped pages of the checkpoint as well",
+        "sparse_checkpoint": args.sparse,
+        "note": "random weights, or zeros of a sparse checkpoint; peak memory is ru_maxrss, which counts mapped pages "
+        "of the checkpoint as well",
         "rows": rows,
     }
     args.results.mkdir(parents=True, exist_ok=True)
