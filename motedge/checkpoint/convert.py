@@ -1,4 +1,6 @@
-"""Checkpoints of cosmos-framework (torch's distributed format, DCP) in the published layout.
+"""Checkpoints under other names (cosmos-framework's, Edge's reasoner alone) in the published layout.
+
+The framework's format is torch's distributed one (DCP); safetensors are taken too.
 
 DCP keeps its index as a pickle, which can run code: convert only what you trained, or trust as much as a program.
 """
@@ -12,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from motedge.checkpoint.framework_keys import PREFIXES, framework_name
 from motedge.checkpoint.keys import transformer_shapes
+from motedge.checkpoint.other_names import RenamedStore
 from motedge.checkpoint.provenance import Provenance
 from motedge.checkpoint.reader import Checkpoint
 from motedge.checkpoint.rewrite import rewrite_transformer
 from motedge.checkpoint.safetensors_stream import SHARD_BYTES
+from motedge.checkpoint.tensor_store import has_weights
 from motedge.errors import CheckpointError, UsageError, closest
 from motedge.files import PathLike
 
@@ -33,7 +37,8 @@ def convert_checkpoint(
     """Writes a framework checkpoint in the published layout, one tensor in memory at a time.
 
     Args:
-        source: the DCP folder (the one with `.metadata`).
+        source: the DCP folder (the one with `.metadata`); or a folder of safetensors under the framework's names, or
+            under those of Edge's reasoner (the generator then stays the base's).
         base: a published checkpoint of the same shapes, which gives configs, tokenizer, VAE and vision encoder.
         out: the folder to make.
         weights: "ema" (averaged, what is published) or "model".
@@ -45,11 +50,14 @@ def convert_checkpoint(
     """
     if weights not in PREFIXES:
         raise UsageError("unknown kind of weights", got=weights, fix=closest(weights, PREFIXES))
-    store = FrameworkStore(Path(source), weights)
+    folder = Path(source)
+    origin = Provenance(source=FRAMEWORK, id=folder.name)
+    if has_weights(folder) and not (folder / _INDEX).is_file():
+        renamed = RenamedStore(folder, base, weights)
+        return rewrite_transformer(base, out, renamed.tensor, origin, shard_bytes=shard_bytes)
+    store = FrameworkStore(folder, weights)
     store.check(base)
-    return rewrite_transformer(
-        base, out, store.tensor, Provenance(source=FRAMEWORK, id=Path(source).name), shard_bytes=shard_bytes
-    )
+    return rewrite_transformer(base, out, store.tensor, origin, shard_bytes=shard_bytes)
 
 
 class FrameworkStore:

@@ -1,7 +1,8 @@
 """Low-rank adapters (LoRA), merged: W + alpha / rank * B A, in fp32, rounded once to the type of the weights.
 
 Takes PEFT's files (adapter_config.json, adapter_model.safetensors; lora_A, lora_B) and the single-file forms of
-diffusers and of kohya's trainer (lora_down, lora_up, alpha), over published or framework names.
+diffusers and of kohya's trainer (lora_down, lora_up, alpha), over published names, the framework's or, of Edge's
+reasoner, those that it is trained under on its own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from motedge.checkpoint.framework_keys import published_names
+from motedge.checkpoint import framework_keys, reasoner_keys
 from motedge.checkpoint.keys import transformer_shapes
 from motedge.checkpoint.provenance import Provenance
 from motedge.checkpoint.reader import Checkpoint
@@ -64,9 +65,18 @@ class Adapter:
                 got=f"{list(a.shape)} and {list(b.shape)}",
             )
         rank = a.shape[0]
+        if self.config.get("r", rank) != rank:
+            raise CheckpointError(
+                f"the factors of {key} have another rank than {_CONFIG} says",
+                expected=self.config["r"],
+                got=rank,
+                why="the scale of the product, alpha / rank, would be a guess",
+                fix="give both files of the same training",
+            )
         alpha = float(store.get_tensor(names.alpha)) if names.alpha else float(self.config.get("lora_alpha", rank))
         scale = alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
-        return (b @ a).mul_(scale)
+        product: torch.Tensor = b @ a
+        return product.mul_(scale)
 
 
 def merge_adapter(base: Checkpoint, adapter: PathLike, out: PathLike, *, shard_bytes: int = SHARD_BYTES) -> Path:
@@ -114,7 +124,11 @@ def read_adapter(path: Path, shapes: Iterable[str]) -> Adapter:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file} is not a safetensors file", got=str(error)) from error
     known = {key: key for key in shapes}
-    known.update(published_names(list(known)))
+    published = list(known)
+    known.update(framework_keys.published_names(published))
+    # Where it has no `model.` before it, as prefixes are taken off
+    inner = reasoner_keys.PREFIX.removeprefix("model.")
+    known.update({inner + name: key for name, key in reasoner_keys.published_names(published).items()})
     factors: dict[str, Factors] = {}
     for name in names:
         _sort_in(name, known, factors, file)

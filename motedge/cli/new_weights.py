@@ -67,8 +67,10 @@ def _require_unquantized(old: Bundle, engines: list[EngineFile], out: str) -> No
 @contextlib.contextmanager
 def _checkpoint_of(source: Path, base: Any, out: Path) -> Iterator[Path]:
     """A checkpoint in the published layout. One that had to be made lies beside `out`, until it is exported."""
-    framework = (source / _FRAMEWORK_INDEX).is_file()
     adapter = source.suffix == ".safetensors" or any((source / n).is_file() for n in (_ADAPTER_CONFIG, *_ADAPTER_FILES))
+    # Safetensors that lie about without a model's folders: of the framework, or of the reasoner alone
+    loose = not adapter and not (source / "transformer").exists() and any(source.glob("*.safetensors*"))
+    framework = loose or (source / _FRAMEWORK_INDEX).is_file()
     if not framework and not adapter:
         if base:
             raise UsageError(f"--base is for adapters and framework checkpoints, and {source} is neither")

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch.distributed.checkpoint import FileSystemWriter, save
 
+from motedge.checkpoint import reasoner_keys
 from motedge.checkpoint.convert import convert_checkpoint
 from motedge.checkpoint.framework_keys import framework_name, published_names
-from motedge.checkpoint.keys import transformer_shapes
+from motedge.checkpoint.keys import tower_of, transformer_shapes
 from motedge.checkpoint.lora import merge_adapter
 from motedge.checkpoint.make import make_checkpoint
 from motedge.checkpoint.reader import Checkpoint
@@ -135,6 +136,84 @@ def test_framework_checkpoints_that_do_not_fit(bases: dict[str, Checkpoint], tmp
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("layers.3.self_attn.to_out.weight", "layers.6.mixer.o_proj.weight"),
+        ("layers.3.input_layernorm.weight", "layers.6.norm.weight"),
+        ("layers.3.mlp.down_proj.weight", "layers.7.mixer.down_proj.weight"),
+        ("layers.3.post_attention_layernorm.weight", "layers.7.norm.weight"),
+        ("embed_tokens.weight", "embeddings.weight"),
+        ("norm.weight", "norm_f.weight"),
+        ("layers.3.self_attn.k_norm_und_for_gen.weight", None),
+        ("layers.3.self_attn.add_q_proj.weight", None),
+        ("layers.3.mlp_moe_gen.up_proj.weight", None),
+        ("norm_moe_gen.weight", None),
+    ],
+)
+def test_names_of_the_reasoner_alone(key: str, name: str | None) -> None:
+    assert reasoner_keys.reasoner_name(key) == name
+
+
+def test_every_tensor_of_the_reasoner_has_a_name(bases: dict[str, Checkpoint]) -> None:
+    keys = list(transformer_shapes(bases["edge"].config))
+    known = set(reasoner_keys.published_names(keys).values())
+    rest = {key for key in keys if tower_of(key) == "und" and not key.endswith("k_norm_und_for_gen.weight")} - known
+    assert rest == {"lm_head.weight"} and {tower_of(key) for key in known} == {"und"}
+
+
+def _reasoner(base: Checkpoint, factor: float) -> dict[str, torch.Tensor]:
+    trained = _trained(base, factor)
+    names = reasoner_keys.published_names(list(trained))
+    found = {reasoner_keys.PREFIX + name: trained[key] for name, key in names.items()}
+    return {**found, "lm_head.weight": trained["lm_head.weight"]}
+
+
+def test_a_reasoner_alone_keeps_the_base_s_generator(
+    bases: dict[str, Checkpoint], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = bases["edge"]
+    tensors = _reasoner(base, 0.5)
+    save_file(tensors, str(tmp_path / "model.safetensors"))
+    made = Checkpoint.open(convert_checkpoint(tmp_path, base, tmp_path / "out"))
+    made.check()
+    assert "are the base's own" in caplog.text
+    names = {*reasoner_keys.published_names(list(base.transformer)).values(), "lm_head.weight"}
+    for key in base.transformer:
+        expected = base.transformer.tensor(key).float() * (0.5 if key in names else 1.0)
+        assert torch.equal(made.transformer.tensor(key), expected.bfloat16()), key
+
+
+def test_framework_names_in_safetensors(bases: dict[str, Checkpoint], tmp_path: Path) -> None:
+    base = bases["edge"]
+    tensors = {f"model.net.{framework_name(k)}": v for k, v in _trained(base, 0.5).items()}
+    save_file(tensors, str(tmp_path / "model.safetensors"))
+    made = Checkpoint.open(convert_checkpoint(tmp_path, base, tmp_path / "out", weights="model"))
+    assert torch.equal(made.transformer.tensor("norm.weight"), _trained(base, 0.5)["norm.weight"])
+    with pytest.raises(CheckpointError, match="in no known way"):
+        convert_checkpoint(tmp_path, base, tmp_path / "other", weights="ema")
+
+
+def test_safetensors_that_do_not_fit(bases: dict[str, Checkpoint], tmp_path: Path) -> None:
+    base, out = bases["edge"], tmp_path / "out"
+    file, name = tmp_path / "model.safetensors", f"{reasoner_keys.PREFIX}layers.1.mixer.up_proj.weight"
+    good = _reasoner(base, 0.5)
+    for tensors, message in (
+        ({k: v for k, v in good.items() if k != name}, r"lacks model\.language_model\.layers\.1\.mixer\.up_proj"),
+        ({k: v for k, v in good.items() if k != "lm_head.weight"}, r"lacks lm_head"),
+        ({**good, name: good[name][:-1].contiguous()}, "wrong shape"),
+        ({**good, name: torch.full_like(good[name], torch.inf)}, r"not finite: layers\.0\.mlp\.up_proj"),
+        ({"a": torch.zeros(1)}, "in no known way"),
+    ):
+        save_file(tensors, str(file))
+        with pytest.raises(CheckpointError, match=message):
+            convert_checkpoint(tmp_path, base, out)
+    save_file(good, str(file))
+    with pytest.raises(CheckpointError, match="of Edge's reasoner"):
+        convert_checkpoint(tmp_path, bases["nano"], out)
+    assert not out.exists()
+
+
 def _factors(base: Checkpoint, rank: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
     outputs, inputs = base.transformer.shape(f"{Q}.weight")
     seeded = torch.Generator().manual_seed(3)
@@ -171,6 +250,18 @@ def test_an_adapter_is_merged(
         assert torch.equal(made.transformer.tensor(key), expected), key
 
 
+def test_an_adapter_of_the_reasoner_alone(bases: dict[str, Checkpoint], tmp_path: Path) -> None:
+    base, key = bases["edge"], "layers.1.self_attn.to_q.weight"
+    outputs, inputs = base.transformer.shape(key)
+    low, high = torch.ones(2, inputs), torch.ones(outputs, 2)
+    module = "base_model.model.model.language_model.layers.2.mixer.q_proj"
+    tensors = {f"{module}.lora_A.weight": low, f"{module}.lora_B.weight": high}
+    save_file(tensors, str(tmp_path / "adapter_model.safetensors"))
+    made = Checkpoint.open(merge_adapter(base, tmp_path, tmp_path / "out"))
+    expected = (base.transformer.tensor(key).float() + 2).bfloat16()
+    assert torch.equal(made.transformer.tensor(key), expected)
+
+
 def test_rank_stabilised_adapters(bases: dict[str, Checkpoint], tmp_path: Path) -> None:
     base = bases["edge"]
     low, high = _factors(base)
@@ -202,6 +293,7 @@ def test_adapters_that_do_not_fit(bases: dict[str, Checkpoint], tmp_path: Path) 
     for config, message in (
         ({"use_dora": True}, "more than"),
         ({"rank_pattern": {"x": 1}}, "by module"),
+        ({"r": 8, "lora_alpha": 8}, "another rank"),
         ([], "not an"),
     ):
         (tmp_path / "adapter_config.json").write_text(json.dumps(config))
