@@ -9,6 +9,7 @@ from typing import Optional
 from motedge.bundle import Bundle
 from motedge.errors import ContractError, MissingPackageError, MotedgeError
 from motedge.targets.catalog import Target, targets
+from motedge.targets.catalog.model import UNVERIFIED
 from motedge.targets.legality import (
     TENSORRT_RTX,
     Candidate,
@@ -225,6 +226,8 @@ def _notes(target: Target, needed: int, available: Optional[int]) -> list[str]:
         found.append(
             f"tight: {left:.1f} % of what the system leaves stays free, and that figure is {target.available_gb.mark}"
         )
+    if UNVERIFIED in (target.capability.mark, target.bandwidth_gbps.mark):
+        found.append(f"figures of {target.name} are not verified: {target.note or target.bandwidth_gbps.source}")
     if not target.unified_memory and target.engine == TENSORRT_RTX:
         found.append("engines are finished for the GPU when they are first loaded, which takes time once")
     return found
