@@ -91,7 +91,7 @@ def lacking_releases(
     """For the target's other releases that take none of the bundle's graphs of this recipe: what to export for them."""
     missing: dict[str, list[str]] = {}
     for other in engine_libraries(target):
-        if other.row is None or other == library:
+        if other.row is None or other.version == library.version:
             continue
         for graph in planned:
             held = (

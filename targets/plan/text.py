@@ -166,8 +166,9 @@ def _tick(plan: Plan) -> Iterator[str]:
     header = ("tick", "steps", "forwards", "guidance", "time (low to high)", f"in {tick.period_s:.3f} s", "")
     rows = [(p.name, str(p.steps), str(p.forwards), f"{p.guidance:g}", span(p), p.in_time, p.note) for p in tick.points]
     yield from table(header, rows)
-    yield f"           {tick.chunk} actions at {tick.rate_hz:g} Hz; host work {_seconds(tick.host_s)} of it; prompts "
-    yield f"           are kept: the first tick of one takes {_seconds(tick.prefill_s)} more"
+    lasts = f"{tick.chunk} actions at {tick.rate_hz:g} Hz last {tick.period_s:.3f} s"
+    yield f"           {lasts}; {_seconds(tick.host_s)} of a tick is host work"
+    yield f"           prompts are kept: the first tick of one takes {_seconds(tick.prefill_s)} more"
 
 
 def _memory_words(plan: Plan) -> str:
