@@ -20,6 +20,8 @@ class Bundle:
 
     def __init__(self, root: Path, manifest: Manifest) -> None:
         self.root, self.manifest = root, manifest
+        # Once: `current` may be switched to another bundle while a program has this one open
+        self._inside = root.resolve()
 
     @classmethod
     def open(cls, root: PathLike) -> Bundle:
@@ -49,9 +51,8 @@ class Bundle:
 
     def path(self, relative: str) -> Path:
         """The absolute path of a file of the bundle; BundleError if the name leads outside the folder."""
-        inside = self.root.resolve()
-        target = (inside / relative).resolve()
-        if target != inside and inside not in target.parents:
+        target = (self._inside / relative).resolve()
+        if target != self._inside and self._inside not in target.parents:
             raise BundleError(
                 "a path in the bundle points outside its folder",
                 expected=f"a file below {self.root}",

@@ -30,7 +30,7 @@ from motedge.targets.builders.child import build_in_child, remove_partials
 from motedge.targets.builders.expected import expect_build
 from motedge.targets.builders.memory_watch import MemoryPeak, available_memory
 from motedge.targets.builders.registry import builder_for
-from motedge.targets.builders.selection import Choice, asked_types, choose
+from motedge.targets.builders.selection import UNCHECKED, Choice, asked_types, choose
 from motedge.targets.builders.settings import BuildSettings
 from motedge.targets.builders.trt.library import TENSORRT
 from motedge.targets.catalog import Target
@@ -252,8 +252,12 @@ def _entry(
         refittable=built.refittable,
         weights_stripped=built.weights_stripped,
         data_files={name: _data_file(request.out.parent / name) for name in built.data_files},
-        notes=built.notes,
+        notes=(*built.notes, *_unchecked(engine)),
     )
+
+
+def _unchecked(engine: PlannedEngine) -> list[str]:
+    return [UNCHECKED] if engine.choice.entry.recipe is not None and not engine.asked else []
 
 
 def _data_file(path: Path) -> dict[str, Any]:

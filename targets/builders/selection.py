@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
 from motedge.bundle import Bundle, Variant
-from motedge.errors import BundleError, MissingPackageError, UsageError, closest
+from motedge.errors import BundleError, UsageError, closest
 from motedge.quant.recipe import Recipe, builtin_recipes, parse_recipe
 from motedge.runtime.backends.registry import require_recipe
 
@@ -15,6 +16,8 @@ from motedge.runtime.backends.registry import require_recipe
 _DTYPES = ("bf16", "fp16")
 # TensorRT support matrix: bf16 tensor cores since Ampere
 _BF16_SM = 8.0
+UNCHECKED = "layers are not held against the recipe: the package onnx, which reads their names, is not installed"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -132,16 +135,16 @@ def recipe_of(bundle: Bundle, entry: Variant) -> Optional[Recipe]:
 def asked_types(bundle: Bundle, choice: Choice) -> dict[str, tuple[str, str]]:
     """Projection -> types of its activations and of its weight, as the recipe wants them; {} for unquantized graphs.
 
-    Raises:
-        MissingPackageError: the onnx package, which reads the projections' names, is not installed.
+    Without the package onnx, which reads the projections' names and which a device need not have: a warning, and {}.
     """
     recipe = recipe_of(bundle, choice.entry)
     if recipe is None:
         return {}
     try:
         import onnx
-    except ImportError as error:
-        raise MissingPackageError("onnx", extra="export", purpose="to hold an engine against its recipe") from error
+    except ImportError:
+        _log.warning("%s: %s", choice.graph, UNCHECKED)
+        return {}
     model = onnx.load(str(bundle.path(choice.entry.file)), load_external_data=False)
     suffix = "/MatMul"
     names = [n.name[: -len(suffix)] for n in model.graph.node if n.op_type == "MatMul" and n.name.endswith(suffix)]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from builder_graphs import make_bundle
 from tensorrt_stub_scene import Stage, make_library
 
 from motedge.errors import HostError, UsageError
 from motedge.targets.builders import this_gpu
 from motedge.targets.builders.memory_watch import MemoryPeak, available_memory
 from motedge.targets.builders.registry import builder_for, make_builder
+from motedge.targets.builders.selection import UNCHECKED, Choice, asked_types
 from motedge.targets.builders.settings import BuildSettings
 from motedge.targets.builders.trt import builders
 from motedge.targets.builders.trt.library import TENSORRT, describe_library
@@ -147,3 +150,14 @@ def test_memory_as_the_kernel_tells_it(tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    4 kB\n")
     assert available_memory(tmp_path / "meminfo") == 4096
     assert available_memory(tmp_path / "none") is None
+
+
+def test_a_device_without_onnx_builds_quantized_graphs_and_says_what_it_did_not_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = make_bundle(tmp_path / "b", ("fused-fp16-fp8",))
+    choice = Choice("gen_step", "fused-fp16-fp8", bundle.variant("gen_step", "fused-fp16-fp8"))
+    assert asked_types(bundle, choice)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert asked_types(bundle, choice) == {}
+    assert UNCHECKED in caplog.text
