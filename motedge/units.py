@@ -18,6 +18,7 @@ def format_bytes(count: float) -> str:
 
 def format_ms(duration_ms: float) -> str:
     """A duration with three significant digits, in ms below a second and in s above."""
-    if duration_ms >= 1000:
+    # What rounds to a thousand is a second: "1 s", not "1e+03 ms"
+    if duration_ms >= 999.5:
         return f"{duration_ms / 1000:.3g} s"
     return f"{duration_ms:.3g} ms"

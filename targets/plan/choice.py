@@ -8,7 +8,7 @@ from typing import Optional
 
 from motedge.bundle import Bundle, Variant
 from motedge.errors import BundleError
-from motedge.export.variants import OPSETS
+from motedge.export.variants import OPSETS, VARIANTS
 from motedge.quant.recipe import Recipe, load_recipe
 from motedge.runtime.backends.registry import choose_variant
 from motedge.targets.builders.selection import choose
@@ -98,13 +98,18 @@ def lacking_releases(
                 entry for entry in bundle.graph(graph.graph).variants.values() if entry.recipe == graph.entry.recipe
             )
             if not any(entry.dialect in other.dialects for entry in held):
-                missing.setdefault(f"{other.dialects[0]}-{graph.entry.dtype}", []).append(
-                    f"{other.release} (TensorRT {other.version})"
-                )
+                release = f"{other.release} (TensorRT {other.version})"
+                missing.setdefault(_exported(other.dialects[0], graph.entry.dtype), []).append(release)
     return [
         f"for {', '.join(dict.fromkeys(releases))} the bundle lacks {variant}: {export_command(variant)}"
         for variant, releases in missing.items()
     ]
+
+
+def _exported(dialect: str, dtype: str) -> str:
+    """The variant of a dialect that export writes: not every dialect comes in every type."""
+    same = f"{dialect}-{dtype}"
+    return same if same in VARIANTS else f"{dialect}-fp16"
 
 
 def export_command(variant: str) -> str:
