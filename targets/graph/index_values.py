@@ -28,9 +28,9 @@ def fold_indices(model: Any) -> None:
     shapes = {value.name: _shape(value) for value in (*model.graph.input, *model.graph.value_info)}
     folded = []
     for node in model.graph.node:
-        if node.op_type == "Shape" and shapes.get(node.input[0]) is not None:
+        dims = shapes.get(node.input[0]) if node.op_type == "Shape" else None
+        if dims is not None:
             given = {a.name: a.i for a in node.attribute}
-            dims = shapes[node.input[0]]
             values[node.output[0]] = np.array(dims[given.get("start", 0) : given.get("end", len(dims))], np.int64)
         elif node.op_type in _FOLDED and len(node.input) and all(name in values for name in node.input if name):
             feeds = {name: values[name] for name in node.input if name}

@@ -1,7 +1,7 @@
 """A recipe applied to a clean graph, in sizes alone: what `motedge quantize` will write, before it has.
 
 The operators are those of motedge.quant.emission: a smoothing vector, Q and DQ of the activation (one pair for
-projections that share input and scheme), DQ of the weight. A test holds sizes and work against quantized graphs.
+projections that share input and scheme, and smooth nothing), DQ of the weight. A test holds sizes and work against quantized graphs.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class _Rewrite:
         self._old, self._schemes = graph, schemes
         self._tensors, self._nodes = dict(graph.tensors), list[Node]()
         self._initializers = set(graph.initializers)
-        # (Input, scheme) -> what the projection reads instead
-        self._shared: dict[tuple[str, str], str] = {}
+        # (Input, scheme, site that has it alone) -> what the projection reads instead
+        self._shared: dict[tuple[str, str, str], str] = {}
 
     def graph(self) -> Graph:
         """The result."""
@@ -74,7 +74,8 @@ class _Rewrite:
         )
 
     def _activation(self, site: str, name: str, scheme: Scheme) -> str:
-        key = (name, scheme.id)
+        # A smoothing vector depends on the weight, so that each projection has its own
+        key = (name, scheme.id, site if scheme.smoothing is not None else "")
         if key not in self._shared:
             x = self._old.tensors[name]
             value = name

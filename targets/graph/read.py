@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,12 +81,14 @@ def parse_graph(name: str, dtype: str, path: Path, shapes: Mapping[str, tuple[in
 def _load(path: Path) -> Any:
     try:
         import onnx
-        from google.protobuf.message import DecodeError
+
+        # onnx brings it; it has no types
+        decode_error: Any = importlib.import_module("google.protobuf.message").DecodeError
     except ImportError as error:
         raise MissingPackageError("onnx", extra="export", purpose="to read graphs for a plan") from error
     try:
         model = onnx.load(str(path), load_external_data=False)
-    except (DecodeError, ValueError, UnicodeDecodeError) as error:
+    except (decode_error, ValueError, UnicodeDecodeError) as error:
         raise _damaged(path, str(error)) from error
     if not model.graph.node or not model.graph.output:
         raise _damaged(path, "a model without operators or outputs")
@@ -211,7 +214,7 @@ def _initializer(value: Any) -> Tensor:
 def _type(number: int) -> str:
     import onnx
 
-    name = onnx.TensorProto.DataType.Name(number).lower()
+    name = str(onnx.TensorProto.DataType.Name(number)).lower()
     return _TYPES.get(name, name)
 
 

@@ -54,7 +54,7 @@ def test_a_format_that_the_gpu_lacks(target: Target, scheme: str, words: str) ->
 
 @pytest.mark.parametrize("target", targets().values(), ids=lambda target: target.id)
 def test_every_recipe_is_judged_as_the_schemes_and_the_formats_say(target: Target) -> None:
-    """The least compute capability is written down twice, with the schemes and with the formats; both must hold here."""
+    """The least compute capability is written down with the schemes and with the formats; both must hold here."""
     sm = target.compute_capability
     for recipe in builtin_recipes().values():
         dialect, dtype = ("primitive", "fp32") if sm is None else ("fused", "fp16")
