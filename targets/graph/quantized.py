@@ -1,7 +1,8 @@
 """A recipe applied to a clean graph, in sizes alone: what `motedge quantize` will write, before it has.
 
 The operators are those of motedge.quant.emission: a smoothing vector, Q and DQ of the activation (one pair for
-projections that share input and scheme, and smooth nothing), DQ of the weight. A test holds sizes and work against quantized graphs.
+projections that share input and scheme, and smooth nothing), DQ of the weight. A test holds sizes and work against
+quantized graphs.
 """
 
 from __future__ import annotations
