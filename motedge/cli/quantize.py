@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from motedge.bundle import Bundle
+    from motedge.cli.predicted_latency import predicted_latency
     from motedge.quant.calibration.job import CalibrationOptions, compute_type
     from motedge.quant.fidelity.measure import FidelityOptions
     from motedge.quant.job import quantize_bundle
@@ -104,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
         gate=gate,
         device=args.device,
         seed=args.seed + 1,
+        latency=predicted_latency(plan.bundle, args.recipe, target) if target else None,
     )
     source = StatisticsSource(args.calibration, args.instruction, args.reuse, options)
     statistics = find_statistics(plan, source, Path(args.out) / "calibration" / recipe.id)

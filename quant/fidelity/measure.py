@@ -100,7 +100,7 @@ def measure_fidelity(
         size=_sizes(source, quantized, sides),
         facts=facts,
         caveats=_caveats(source, calibration, sides),
-        latency={"predicted_ms": None, "why": _NO_LATENCY},
+        latency=options.latency or {"predicted_ms": None, "why": _NO_LATENCY},
     )
 
 

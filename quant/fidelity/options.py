@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 from motedge.errors import UsageError
 from motedge.runtime.comparison import QUANTIZED_GATE, Gate
@@ -26,6 +27,8 @@ class FidelityOptions:
     gate: Gate = QUANTIZED_GATE
     # First of the noise seeds; one a held-out observation
     seed: int = 1
+    # What is predicted of the time on a target, by who knows targets: see motedge.cli.predicted_latency
+    latency: Optional[Mapping[str, Any]] = None
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:

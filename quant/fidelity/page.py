@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from motedge.quant.fidelity.figures import Figures
 from motedge.quant.fidelity.plots import (
@@ -22,7 +23,7 @@ from motedge.quant.fidelity.weights import SiteError
 from motedge.quant.fidelity.words import NOT_FINITE, decibels, number, relative
 from motedge.quant.page.document import bullets, document, table, tiles
 from motedge.quant.page.svg import percent
-from motedge.units import format_bytes
+from motedge.units import format_bytes, format_ms
 
 if TYPE_CHECKING:
     from motedge.quant.fidelity.report import FidelityReport
@@ -190,7 +191,7 @@ def _worst(report: FidelityReport) -> str:
 
 
 def _size(report: FidelityReport) -> str:
-    latency = f"<p>Predicted latency: none; {html.escape(str(report.latency.get('why')))}.</p>"
+    latency = f"<p>{_latency(report.latency)}</p>"
     if not report.size:
         return f"<h2>Size and time</h2><p>No quantized weight files were written.</p>{latency}"
     sizes = [(graph, entry["source_bytes"], entry["quantized_bytes"]) for graph, entry in report.size.items()]
@@ -199,3 +200,14 @@ def _size(report: FidelityReport) -> str:
     whole = f"<p>Weights of these graphs: {format_bytes(before)} before, {format_bytes(after)} after"
     share = f", {100 * after / before:.1f} %.</p>" if before else ".</p>"
     return f"<h2>Size and time</h2>{keys}{size_bars(sizes, format_bytes)}{whole}{share}{latency}"
+
+
+def _latency(latency: Mapping[str, Any]) -> str:
+    if latency.get("predicted_ms") is None:
+        return f"Predicted latency: none; {html.escape(str(latency.get('why')))}."
+    low, high = (format_ms(latency[name]) for name in ("low_ms", "high_ms"))
+    return (
+        f"Predicted tick on {html.escape(str(latency['target']))}: {format_ms(latency['predicted_ms'])} "
+        f"({low} to {high}), unquantized {format_ms(latency['unquantized_ms'])}; predicted from published figures of "
+        "other software, not measured."
+    )

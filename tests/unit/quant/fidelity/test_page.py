@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -166,3 +167,10 @@ def test_bars_stand_on_zero_and_are_as_high_as_their_values(make_report: MakeRep
         assert value is not None and height / heights[0] == pytest.approx(value / (values[0] or 1), abs=0.01)
     bottoms = {round(float(box.attrib["y"]) + float(box.attrib["height"])) for box in boxes}
     assert len(bottoms) == 1
+
+
+def test_a_predicted_latency_is_shown_with_its_interval(make_report: MakeReport) -> None:
+    latency = {"predicted_ms": 366.9, "low_ms": 300.0, "high_ms": 450.0, "unquantized_ms": 999.6, "target": "a-thor"}
+    text = _Page(render_page(dataclasses.replace(make_report(), latency=latency))).text
+    assert "Predicted tick on a-thor: 367 ms (300 ms to 450 ms), unquantized 1 s" in text
+    assert "not measured" in text
