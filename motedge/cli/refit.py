@@ -19,7 +19,8 @@ def register(subparsers: Any) -> None:
         help="put fine-tuned weights into built engines",
         description="Exchange the weights of engines that were built with --refittable or --strip-weights. The new "
         "weights are a checkpoint of the same shapes, an adapter (LoRA) or a framework checkpoint (DCP) with the "
-        "checkpoint that it was trained on, or a bundle that was exported from one. The bundle itself as NEW gives "
+        "checkpoint that it was trained on, or a bundle that was exported from one. A DCP folder's index is a pickle, "
+        "which can run code: give only what you trust. The bundle itself as NEW gives "
         "engines that were built with --strip-weights their own weights.",
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="the bundle with the engines")
