@@ -5,6 +5,7 @@ Works on the GPU that the plan was built for, with the version that built it; th
 
 from __future__ import annotations
 
+import functools
 import mmap
 from pathlib import Path
 from typing import Any, Optional
@@ -36,7 +37,8 @@ def refit_plan(library: Library, plan: Path, model: Path, out: Path, *, trust_ho
         BuildError: the library can't load it, or does not take the new weights.
         HostError: the disk is full.
     """
-    api, logger = library.api, make_logger(library.api)
+    api, logger = library.api, _logger_of(library.api)
+    logger.errors.clear()
     runtime = api.Runtime(logger)
     if trust_host_code:
         runtime.engine_host_code_allowed = True
@@ -73,6 +75,12 @@ def refit_plan(library: Library, plan: Path, model: Path, out: Path, *, trust_ho
         raise _refused(f"{plan.name} could not be refitted", logger.errors)
     _write(library, engine, out)
     return int(getattr(engine, library.row.device_memory))
+
+
+@functools.lru_cache(maxsize=None)
+def _logger_of(api: Any) -> Any:
+    """One for the whole process: TensorRT keeps the first that it is given, and ignores those of later engines."""
+    return make_logger(api)
 
 
 def _write(library: Library, engine: Any, out: Path) -> None:

@@ -123,6 +123,25 @@ def test_refused(version: str, bench: Bench, error: type, message: str, plan: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["old.engine"]
 
 
+def test_engines_of_one_process_share_a_logger(plan: Path, tmp_path: Path) -> None:
+    """TensorRT ignores all but the first; what it said of one engine is not said of the next."""
+    bench = Bench(takes=False)
+    library = make_library("11.4", bench)
+    loggers = []
+
+    class Runtime(library.api.Runtime):  # type: ignore[misc, name-defined]
+        def __init__(self, logger: Any) -> None:
+            loggers.append(logger)
+            logger.log(library.api.ILogger.Severity.ERROR, f"error {len(loggers)}")
+
+    library.api.Runtime = Runtime
+    for number in (1, 2):
+        with pytest.raises(BuildError) as caught:
+            refit_plan(library, plan, Path("gen.onnx"), tmp_path / "o")
+        assert f"error {number}" in str(caught.value) and f"error {3 - number}" not in str(caught.value)
+    assert loggers[0] is loggers[1]
+
+
 def test_host_code_runs_only_when_trusted(plan: Path, tmp_path: Path) -> None:
     bench = Bench()
     refit_plan(make_library("11.4", bench), plan, Path("m"), tmp_path / "o", trust_host_code=True)
