@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-from motedge.errors import HostError, InternalError
+from motedge.errors import InternalError
+from motedge.export.variants import VARIANTS
 from motedge.quant.recipe import NONE, Recipe, builtin_recipes
 from motedge.quant.schemes import Scheme, find_scheme
-from motedge.targets.catalog import Target, precisions
+from motedge.targets.catalog import Target
+from motedge.targets.legality import Candidate, EngineLibrary, Legality, engine_libraries, judge, quantized_opset
 from motedge.targets.matrix.evidence import BUILDS, MEASURED, Evidence
-from motedge.targets.tensorrt.versions import find_version
 
 PLANNED, IMPOSSIBLE = "planned", "impossible"
 # Best first
@@ -19,6 +20,8 @@ STATES = (MEASURED, BUILDS, PLANNED, IMPOSSIBLE)
 # What a policy needs; recipes change the first two
 GRAPHS = ("gen_step", "und_prefill", "vae_encoder")
 UNQUANTIZED = "none"
+# What is said of one variant with one library of the device
+_Judged = tuple[EngineLibrary, Legality]
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ def _cell(target: Target, recipe: Optional[Recipe], graph: str, proofs: Sequence
     schemes = [] if recipe is None else _schemes(recipe, graph)
     # A graph that the recipe leaves alone is the exported one
     proven = name if schemes else UNQUANTIZED
-    refused = _refusal(target, schemes)
+    judged = _judge(target, schemes)
+    refused = _refusal(target, judged)
     found = [proof for proof in proofs if proof.covers(target, proven, graph)]
     if refused is not None:
         if found:
@@ -61,7 +65,7 @@ def _cell(target: Target, recipe: Optional[Recipe], graph: str, proofs: Sequence
         if best is not None:
             figure = f"{best.figure}: " if best.figure is not None else ""
             return Cell(target.id, name, graph, state, f"{figure}{best.what} (`{best.by}`)")
-    return Cell(target.id, name, graph, PLANNED, _condition(target, schemes))
+    return Cell(target.id, name, graph, PLANNED, _condition(target, judged))
 
 
 def _schemes(recipe: Recipe, graph: str) -> list[Scheme]:
@@ -73,38 +77,36 @@ def _schemes(recipe: Recipe, graph: str) -> list[Scheme]:
     return [find_scheme(name) for name in names if name != NONE]
 
 
-def _refusal(target: Target, schemes: Sequence[Scheme]) -> Optional[str]:
-    for scheme in schemes:
-        precision = precisions()[scheme.weight]
-        if not precision.legal(target):
-            source = precision.cpu_source if target.compute_capability is None else precision.least_sm.source
-            return f"{scheme.weight} needs compute capability {scheme.least_sm} ({source})"
-    if target.engine == "tensorrt" and schemes and not _releases(target, schemes):
-        types = ", ".join(dict.fromkeys(scheme.weight for scheme in schemes))
-        return f"no TensorRT of this device has {types}"
-    return None
+def _refusal(target: Target, judged: Sequence[_Judged]) -> Optional[str]:
+    """Why nothing builds it, as the newest library says of the variant that comes closest; None where one is legal."""
+    if any(legality.legal for _, legality in judged):
+        return None
+    if not judged:
+        return f"no release of {target.id} brings an engine library that is built for"
+    newest = [legality for library, legality in judged if library == judged[-1][0]]
+    closest = min(newest, key=lambda legality: len(legality.reasons))
+    return "; ".join(f"{reason.what} ({reason.source})" for reason in closest.reasons)
 
 
-def _condition(target: Target, schemes: Sequence[Scheme]) -> str:
-    """What else must hold: a CPU's emulation, or a release of the software that has the types."""
-    if target.engine == "onnxruntime":
-        emulated = [s.weight for s in schemes if precisions()[s.weight].cpu == "emulated"]
-        return f"{emulated[0]} in an emulation, for accuracy and not for speed" if emulated else ""
-    if target.engine != "tensorrt" or not schemes:
-        return ""
-    fitting = _releases(target, schemes)
-    return f"from {fitting[0]} on" if fitting[0] != target.software[0].release else ""
+def _condition(target: Target, judged: Sequence[_Judged]) -> str:
+    """What else must hold: the release from which on it is legal, and what is doubted of the best variant there."""
+    first = next(library for library, legality in judged if legality.legal)
+    best = min(
+        (legality for library, legality in judged if library == first and legality.legal),
+        key=lambda legality: len(legality.cautions),
+    )
+    conditions = []
+    if first.release != target.software[0].release:
+        conditions.append(f"from {first.release} on")
+    return "; ".join((*conditions, *(caution.what for caution in best.cautions)))
 
 
-def _releases(target: Target, schemes: Sequence[Scheme]) -> list[str]:
-    """Releases of the device's software whose TensorRT has every type, oldest first."""
+def _judge(target: Target, schemes: Sequence[Scheme]) -> list[_Judged]:
+    """Every engine library of the device with every variant that export writes, oldest library first."""
     found = []
-    for row in target.software:
-        for version in filter(None, (row.tensorrt, *row.accepts)):
-            try:
-                types = find_version(version).types
-            except HostError:
-                continue
-            if all(scheme.weight in types for scheme in schemes):
-                found.append(row.release)
-    return list(dict.fromkeys(found))
+    for library in engine_libraries(target):
+        for spec in VARIANTS.values():
+            opset = quantized_opset(spec.opset, spec.dialect, spec.dtype, schemes)
+            candidate = Candidate(spec.dialect, spec.dtype, opset, tuple(schemes))
+            found.append((library, judge(target, library, candidate)))
+    return found

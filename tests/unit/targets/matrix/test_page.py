@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -68,6 +69,23 @@ def test_a_release_without_the_type_is_a_condition() -> None:
     cell = _cells()["drive-agx-thor", "nvfp4", "gen_step"]
     assert (cell.state, cell.reason) == (PLANNED, "from DriveOS 7.2 on")
     assert _cells()["jetson-agx-thor-t5000", "nvfp4", "gen_step"].reason == ""
+
+
+def test_a_doubt_is_said_where_the_oldest_release_has_it() -> None:
+    found = _cells()
+    orin = found["jetson-orin-nano-8gb", "int4-awq", "gen_step"]
+    assert orin.state == PLANNED and orin.reason.endswith(
+        "TensorRT 10.3.0.30 documents 20: INT4 was not verified there"
+    )
+    assert found["jetson-agx-thor-t5000", "int4-awq", "gen_step"].reason == ""
+    assert "emulated" in found["cpu", "nvfp4", "gen_step"].reason
+
+
+def test_a_device_without_an_engine_library_runs_nothing() -> None:
+    bare = dataclasses.replace(load_target("jetson-orin-nano-8gb"), software=())
+    found = cells([bare], [])
+    assert {cell.state for cell in found} == {IMPOSSIBLE}
+    assert "brings an engine library" in found[0].reason
 
 
 def test_proofs_raise_a_cell_and_only_their_own() -> None:
