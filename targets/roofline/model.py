@@ -35,6 +35,7 @@ PRECISIONS = {
     "w4a16": Precision(attention_bits=4.125, feed_forward_bits=4.125),
     "fp8": Precision("bf16", "fp8", 8, "fp8", 8),
     "int8": Precision("fp16", "int8", 8, "int8", 8),
+    "nvfp4": Precision("bf16", "nvfp4", 4.5, "nvfp4", 4.5),
     "fp8-nvfp4-ffn": Precision("bf16", "fp8", 8, "nvfp4", 4.5),
 }
 

@@ -39,14 +39,14 @@ class PublishedFigure:
     """One time that somebody published."""
 
     id: str
-    # Figures of one publisher are left out together when the fit is judged
+    # Of the software, or of the figure
     publisher: str
     source: str
     # One of the catalogue's marks
     mark: str
     # Id of a device
     target: str
-    # "edge" or "nano", at full size
+    # "edge", "nano" or "super", at full size
     model: str
     # One of COMPUTED
     computed: str
@@ -61,6 +61,8 @@ class PublishedFigure:
     # Whether the fit takes it; if not, why not
     fitted: bool = True
     why: str = ""
+    # Who held the clock; empty: the publisher
+    measured_by: str = ""
 
     def __post_init__(self) -> None:
         for what, value, known in (
@@ -75,6 +77,11 @@ class PublishedFigure:
                 f"published.toml: {self.id}: a time above 0, and a reason if and only if it is not fitted"
             )
         load_target(self.target)
+
+    @property
+    def origin(self) -> str:
+        """Figures of one origin share a clock and a set-up: they are left out together when the fit is judged."""
+        return self.measured_by or self.publisher
 
     def work(self) -> Work:
         """What was computed in that time."""

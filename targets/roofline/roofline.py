@@ -35,8 +35,10 @@ class Efficiency:
     memory: float
     # Standard deviation of the logarithm of predicted over published, of sources that the fit had not seen
     log_error: float
-    # Publishers of figures of this class of devices; empty: borrowed from the other classes
+    # Origins of figures of this class of devices; empty: borrowed from the other classes
     sources: tuple[str, ...]
+    # What published programs spend on a request outside the towers and the encoder's arithmetic, s; no stage has it
+    request_s: float = 0.0
 
     @property
     def factor(self) -> float:

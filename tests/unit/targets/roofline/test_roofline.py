@@ -126,54 +126,91 @@ def test_a_published_figure_is_checked() -> None:
         dataclasses.replace(good, target="jetson-thor")
 
 
-def _figures(seconds_per: float) -> list[PublishedFigure]:
+def _figures(share: float, beside_s: float) -> list[PublishedFigure]:
     """The fitted figures as if every device reached the same share of everything."""
-    share = Efficiency(seconds_per, seconds_per, seconds_per, seconds_per, 0.0, ())
+    efficiency = Efficiency(share, share, share, share, 0.0, ())
     made = []
     for figure in published_figures():
         if figure.fitted:
-            time = predict(figure.work(), load_target(figure.target), share).time_s
+            time = predict(figure.work(), load_target(figure.target), efficiency).time_s
+            time += beside_s if figure.computed == "request" else 0.0
             made.append(dataclasses.replace(figure, seconds=time))
     return made
 
 
 def test_the_fit_finds_what_made_the_figures() -> None:
-    fit = Fit(_figures(0.5))
+    """Shares far from what is thought before any figure is seen; the prior pulls each parameter a little."""
+    unseen = Fit([]).efficiency("thor")
+    figures = _figures(0.25, unseen.request_s)
+    fit = Fit(figures)
+    assert min(unseen.gemm, unseen.attention) > 0.4
     for architecture in ("thor", "hopper", "ada", "blackwell"):
         found = fit.efficiency(architecture)
-        # The prior pulls each parameter a little
-        assert (found.gemm, found.attention) == pytest.approx((0.5, 0.5), rel=0.08)
-    for figure in _figures(0.5):
-        assert fit.predicted_s(figure) == pytest.approx(figure.seconds, rel=0.05)
+        assert (found.gemm, found.attention) == pytest.approx((0.25, 0.25), rel=0.1), architecture
+    for figure in figures:
+        assert fit.predicted_s(figure) == pytest.approx(figure.seconds, rel=0.1), figure.id
 
 
-def test_the_judgement_has_not_seen_what_it_judges(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twice as slow figures of one publisher must not move their own prediction."""
-    before = {row.figure.id: row.unseen_s for row in judge().rows}
-    slower = tuple(
-        dataclasses.replace(f, seconds=2 * f.seconds) if f.publisher == "FlashRT" else f for f in published_figures()
-    )
-    monkeypatch.setattr(fitting, "published_figures", lambda: slower)
+@pytest.mark.parametrize("beside_s", [0.0125, 0.2])
+def test_what_a_request_takes_beside_its_stages_is_seen(beside_s: float) -> None:
+    """Few figures tell it, so the fit goes only part of the way from what is thought before; it does go there."""
+    before = Fit([]).efficiency("thor").request_s
+    found = Fit(_figures(0.5, beside_s)).efficiency("thor").request_s
+    way = math.log(found / before) / math.log(beside_s / before)
+    assert 0.2 < way < 1.05
+
+
+def _judged_with(monkeypatch: pytest.MonkeyPatch, figures: tuple[PublishedFigure, ...]) -> fitting.Judgement:
+    monkeypatch.setattr(fitting, "published_figures", lambda: figures)
     judge.cache_clear()
     try:
-        after = judge()
+        return judge()
     finally:
         judge.cache_clear()
+
+
+@pytest.mark.parametrize("origin", ["InstinctFlash", "FlashRT"])
+def test_the_judgement_has_not_seen_what_it_judges(monkeypatch: pytest.MonkeyPatch, origin: str) -> None:
+    """Twice as slow figures of one origin must not move their own prediction, whoever published the software."""
+    before = {row.figure.id: row.unseen_s for row in judge().rows}
+    slower = [dataclasses.replace(f, seconds=2 * f.seconds) if f.origin == origin else f for f in published_figures()]
+    after = _judged_with(monkeypatch, tuple(slower))
+    mine = [row for row in after.rows if row.figure.origin == origin]
+    assert len({row.figure.publisher for row in mine}) > 1
+    for row in mine:
+        assert row.unseen_s == pytest.approx(before[row.figure.id], rel=1e-6)
+    assert any(row.unseen_s > 1.01 * before[row.figure.id] for row in after.rows if row.figure.origin != origin)
+
+
+def test_a_class_is_judged_without_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_thor(figure: PublishedFigure) -> bool:
+        return load_target(figure.target).architecture == "thor"
+
+    before = {row.figure.id: row for row in judge().rows}
+    slower = [dataclasses.replace(f, seconds=2 * f.seconds) if on_thor(f) else f for f in published_figures()]
+    after = _judged_with(monkeypatch, tuple(slower))
     for row in after.rows:
-        if row.figure.publisher == "FlashRT":
-            assert row.unseen_s == pytest.approx(before[row.figure.id], rel=1e-6)
-    assert any(row.unseen_s > 1.01 * before[row.figure.id] for row in after.rows if row.figure.publisher != "FlashRT")
+        if on_thor(row.figure):
+            assert row.unseen_class_s == pytest.approx(before[row.figure.id].unseen_class_s, rel=1e-6)
 
 
 def test_the_error_is_that_of_the_table() -> None:
     judged = judge()
     errors: dict[str, list[float]] = {}
     for row in judged.rows:
-        if row.figure.fitted:
-            errors.setdefault(row.figure.publisher, []).append(math.log(row.ratio) ** 2)
-    assert len(errors) >= 6
+        if row.figure.fitted and row.figure.computed != "decode":
+            errors.setdefault(row.figure.origin, []).append(math.log(row.unseen_s / row.figure.seconds) ** 2)
+    assert len(errors) >= 5
     assert judged.log_error == pytest.approx(math.sqrt(np.mean([np.mean(values) for values in errors.values()])))
-    assert judged.worst.figure.fitted
+    fitted = [abs(math.log(row.ratio)) for row in judged.rows if row.figure.fitted]
+    assert judged.worst.figure.fitted and abs(math.log(judged.worst.ratio)) == max(fitted)
+    assert judged.mean_factor() == pytest.approx(math.exp(np.mean(fitted)))
+    # Figures of software that leaves the machine idle are missed by more, and not hidden
+    assert judged.mean_factor(everything=True) > judged.mean_factor()
+    counted = [row for row in judged.rows if row.counts]
+    factor = efficiency_of("thor").factor
+    inside = sum(1 / factor <= row.ratio <= factor for row in counted)
+    assert judged.within == pytest.approx(inside / len(counted))
     # Every row that is not fitted says why, and is in the table all the same
     assert {row.figure.id for row in judged.rows} == {figure.id for figure in published_figures()}
 
@@ -181,7 +218,8 @@ def test_the_error_is_that_of_the_table() -> None:
 def test_classes_without_figures_are_trusted_less() -> None:
     assert borrowed("thor") is None and efficiency_of("thor").sources
     assert "no policy time" in str(borrowed("orin"))
-    assert efficiency_of("orin").factor > 1.2 * efficiency_of("thor").factor
+    assert efficiency_of("orin").factor > efficiency_of("thor").factor
+    assert efficiency_of("orin").log_error == judge().class_log_error
     for target in targets().values():
         found = efficiency_of(target.architecture)
         assert all(0 < share < 1 for share in (found.gemm, found.attention, found.narrow, found.memory))
