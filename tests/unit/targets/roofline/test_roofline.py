@@ -140,7 +140,8 @@ def _figures(share: float, beside_s: float) -> list[PublishedFigure]:
 
 def test_the_fit_finds_what_made_the_figures() -> None:
     """Shares far from what is thought before any figure is seen; the prior pulls each parameter a little."""
-    unseen = Fit([]).efficiency("thor")
+    nothing = Fit([])
+    unseen = nothing.efficiency("thor")
     figures = _figures(0.25, unseen.request_s)
     fit = Fit(figures)
     assert min(unseen.gemm, unseen.attention) > 0.4
@@ -148,7 +149,8 @@ def test_the_fit_finds_what_made_the_figures() -> None:
         found = fit.efficiency(architecture)
         assert (found.gemm, found.attention) == pytest.approx((0.25, 0.25), rel=0.1), architecture
     for figure in figures:
-        assert fit.predicted_s(figure) == pytest.approx(figure.seconds, rel=0.1), figure.id
+        missed, before = (abs(math.log(f.predicted_s(figure) / figure.seconds)) for f in (fit, nothing))
+        assert missed < 0.25 * before, figure.id
 
 
 @pytest.mark.parametrize("beside_s", [0.0125, 0.2])
