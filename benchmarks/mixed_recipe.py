@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "schema": "motedge.benchmark/v1",
         "benchmark": "mixed_recipe",
         "conditions": conditions,
-        "settings": {**{k: str(v) for k, v in vars(args).items() if k != "work"}, "outliers": vars(Outliers())},
+        "settings": {**_settings(args), "outliers": vars(Outliers())},
         "note": "random weights: that errors of layers differ is planted, so the size of the gain says nothing about "
         "trained models; that the search finds and uses a difference is what is shown",
         "summary": _summary(rows),
@@ -100,6 +100,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("\n".join(map(_line, rows)))
     print(json.dumps(result["summary"], indent=2))
     return 0 if all(row["better"] for row in rows if row["model"] == "outliers" and not row["same"]) else 1
+
+
+def _settings(args: argparse.Namespace) -> dict[str, str]:
+    """What was asked for; of folders the name alone, which is the same on every machine."""
+    chosen = {name: value for name, value in vars(args).items() if name not in ("work", "results")}
+    return {name: value.name if isinstance(value, Path) else str(value) for name, value in chosen.items()}
 
 
 def plant_outliers(checkpoint: Path, seed: int, outliers: Outliers) -> list[str]:

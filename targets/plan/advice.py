@@ -107,7 +107,9 @@ def _siblings(figures: GraphFigures, target: Target, options: PlanOptions, plan:
     sold = [t for t in targets().values() if t.memory_gb.mark != UNVERIFIED]
     others = [t for t in sold if t.kind == target.kind and (t.memory_gb.value or 0.0) >= room]
     changed = dataclasses.replace(options, tensorrt=None)
-    for other in sorted(others, key=lambda t: (t.memory_gb.value or 0.0, t.id)):
+    # Of the same class first: another one's speed is another
+    order = {t.id: (t.architecture != target.architecture, t.memory_gb.value or 0.0, t.id) for t in others}
+    for other in sorted(others, key=lambda t: order[t.id]):
         if other.id != target.id:
             found = _planned(figures, other, changed)
             if found is not None and found.passed:

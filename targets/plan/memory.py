@@ -16,6 +16,7 @@ from motedge.targets.plan.assumptions import HOST_PROCESS, LOADING_COPIES, PAGE_
 from motedge.targets.plan.model import DEVICE, HOST, GraphPlan, MemoryItem, MemoryPlan
 
 _GB = 1e9
+_SEEN = "TensorRT-RTX reserved up to 82 MB more (benchmarks/results/plan_scale.json)"
 UND_KV, PREFILL, GENERATOR = "und_kv", "und_prefill", "gen_step"
 
 
@@ -99,7 +100,7 @@ def _activations(graphs: Sequence[GraphPlan], cpu: bool, place: str) -> MemoryIt
         note = "each session has an arena of its own; every operator writes its result"
         return MemoryItem("activations", sum(sizes.values()), place, note)
     largest = max(sizes, key=lambda name: sizes[name])
-    note = f"one memory for all engines, as large as {largest} needs at the end of its profile"
+    note = f"one memory for all engines, as large as {largest} needs at the end of its profile; {_SEEN}"
     return MemoryItem("activations and workspace", sizes[largest], place, note)
 
 

@@ -36,10 +36,11 @@ def published_lines(judgement: Judgement) -> Iterator[str]:
     yield from table(header, rows)
     worst = judgement.worst
     yield ""
-    yield "unseen: by a fit without any figure of that publisher; ratio: unseen over published"
+    yield "unseen: by a fit without anything from the same clock; ratio: unseen over published"
     yield (
-        f"honest error: two predictions of three are off by a factor of {judgement.typical_factor:.2f} or less; worst "
-        f"{worst.ratio:.2f} ({worst.figure.id}). A plan's interval holds nine of ten."
+        f"honest error: about two predictions of three are off by a factor of {judgement.typical_factor:.2f} or less, "
+        f"decoding aside; worst {worst.ratio:.2f} ({worst.figure.id}). A plan's interval, meant for nine of ten, holds "
+        f"{100 * judgement.within:.0f} % of them."
     )
 
 

@@ -77,7 +77,7 @@ def refit_plan(library: Library, plan: Path, model: Path, out: Path, *, trust_ho
     return int(getattr(engine, library.row.device_memory))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _logger_of(api: Any) -> Any:
     """One for the whole process: TensorRT keeps the first that it is given, and ignores those of later engines."""
     return make_logger(api)
