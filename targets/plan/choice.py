@@ -99,14 +99,14 @@ def lacking_releases(
             )
             if not any(entry.dialect in other.dialects for entry in held):
                 release = f"{other.release} (TensorRT {other.version})"
-                missing.setdefault(_exported(other.dialects[0], graph.entry.dtype), []).append(release)
+                missing.setdefault(exported_variant(other.dialects[0], graph.entry.dtype), []).append(release)
     return [
         f"for {', '.join(dict.fromkeys(releases))} the bundle lacks {variant}: {export_command(variant)}"
         for variant, releases in missing.items()
     ]
 
 
-def _exported(dialect: str, dtype: str) -> str:
+def exported_variant(dialect: str, dtype: str) -> str:
     """The variant of a dialect that export writes: not every dialect comes in every type."""
     same = f"{dialect}-{dtype}"
     return same if same in VARIANTS else f"{dialect}-fp16"

@@ -21,7 +21,7 @@ from motedge.targets.legality import (
 )
 from motedge.targets.plan.assumptions import TIGHT_SHARE, WORKSPACE
 from motedge.targets.plan.building import build_bytes, plan_build
-from motedge.targets.plan.choice import PlannedGraph, choose_graphs, export_command, lacking_releases
+from motedge.targets.plan.choice import PlannedGraph, choose_graphs, export_command, exported_variant, lacking_releases
 from motedge.targets.plan.figures import GraphFigures
 from motedge.targets.plan.memory import plan_memory
 from motedge.targets.plan.model import GraphPlan, Plan, Stage
@@ -194,8 +194,8 @@ class Planner:
 def _lacking(planned: PlannedGraph) -> list[Reason]:
     if planned.lacking is None:
         return []
-    wanted = f"{planned.lacking}-{planned.entry.dtype}"
-    what = f"the bundle lacks {wanted}, planned from {planned.variant}, which has the same weights"
+    wanted = exported_variant(planned.lacking, planned.entry.dtype)
+    what = f"the bundle lacks {wanted}, planned from {planned.variant}, which has weights of the same size"
     return [Reason(what, export_command(wanted))]
 
 

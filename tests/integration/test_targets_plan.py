@@ -190,8 +190,8 @@ def test_a_dialect_that_the_bundle_lacks_is_planned_from_its_sister(figures: Gra
     assert older.legal and {graph.dialect for graph in older.graphs} == {"primitive"}
     assert [g.weight_bytes for g in older.graphs] == [g.weight_bytes for g in newest.graphs]
     said = {caution.what + caution.source for graph in older.graphs for caution in graph.cautions}
-    assert any("lacks primitive-bf16" in words and "motedge export" in words for words in said)
-    assert any("JetPack 6.2" in note and "primitive-bf16" in note for note in newest.notes)
+    assert any("lacks primitive-fp16" in words and "motedge export" in words for words in said)
+    assert any("JetPack 6.2" in note and "primitive-fp16" in note for note in newest.notes)
     # TensorRT 10.3 holds the plan in memory as a whole while it builds
     assert older.build.peak_bytes > newest.build.peak_bytes
 
