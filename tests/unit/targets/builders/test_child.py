@@ -71,6 +71,15 @@ def test_a_killed_build_leaves_nothing(tmp_path: Path, name: str, says: str) -> 
 
 
 def test_an_interrupted_job_ends_its_child(tmp_path: Path) -> None:
+    # A shell starts what runs in its background with SIGINT ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        _interrupt_a_job(tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt_a_job(tmp_path: Path) -> None:
     code = LEAVE_HALF + (
         "import os, time; print(json.dumps({'phase': str(os.getpid()), 'share': 0}), flush=True); time.sleep(60)"
     )
