@@ -18,6 +18,7 @@ Granularity of every scheme, for a weight W [in, out] and an activation x [N, in
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Optional
 
@@ -33,6 +34,9 @@ LEAST_SM: dict[str, tuple[float, str]] = {
     INT4: (7.5, "TensorRT: INT4 is weight-only and dequantized to fp16"),
     NVFP4: (10.0, "TensorRT support matrix: FP4 on Blackwell (10.0) and later"),
 }
+
+# Blocked DequantizeLinear and INT4 came with opset 21, FLOAT4E2M1 with 23
+OPSET_BLOCKED, OPSET_FP4 = 21, 23
 
 
 @dataclass(frozen=True)
@@ -92,3 +96,18 @@ def find_scheme(name: str) -> Scheme:
     if name not in SCHEMES:
         raise UsageError(f"unknown quantization scheme {name!r}", fix=f'{closest(name, SCHEMES)}; or "none"')
     return SCHEMES[name]
+
+
+def quantized_opset(opset: int, dialect: str, dtype: str, schemes: Iterable[Scheme]) -> int:
+    """Opset of a graph after quantization: the new number formats came with newer ones.
+
+    Args:
+        opset: of the graph before.
+        dialect: of the graph, "fused" or "primitive".
+        dtype: its floating type; NVFP4 is emulated in "primitive" and "fp32".
+        schemes: of its projections.
+    """
+    formats = {scheme.weight for scheme in schemes}
+    if NVFP4 in formats and (dialect, dtype) != ("primitive", "fp32"):
+        return max(opset, OPSET_FP4)
+    return max(opset, OPSET_BLOCKED) if formats & {INT4, NVFP4} else opset

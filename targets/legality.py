@@ -5,12 +5,12 @@ Nothing is tried here: each reason is a rule with its source, and what was never
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Optional
 
 from motedge.errors import HostError
-from motedge.quant.schemes import INT4, NVFP4, Scheme
+from motedge.quant.schemes import INT4, NVFP4, OPSET_BLOCKED, Scheme
 from motedge.runtime.backends.registry import BACKENDS
 from motedge.targets.catalog import SoftwareRow, Target, precisions
 from motedge.targets.tensorrt.versions import FUSED, PRIMITIVE, RTX, RTX_CAPABILITIES, TensorRtVersion, find_version
@@ -18,8 +18,6 @@ from motedge.targets.tensorrt.versions import FUSED, PRIMITIVE, RTX, RTX_CAPABIL
 ONNXRUNTIME, TENSORRT, TENSORRT_RTX = "onnxruntime", "tensorrt", "tensorrt-rtx"
 # What onnxruntime takes: the dialect of CPU graphs first
 _CPU_DIALECTS = (PRIMITIVE, FUSED)
-# Opset of quantized graphs by the format of their weights (motedge.quant.emission.variant); others keep the graph's
-_OPSET_BLOCKED, _OPSET_FP4 = 21, 23
 
 
 @dataclass(frozen=True)
@@ -132,14 +130,6 @@ def judge(target: Target, library: EngineLibrary, candidate: Candidate) -> Legal
     )
 
 
-def quantized_opset(opset: int, dialect: str, dtype: str, schemes: Sequence[Scheme]) -> int:
-    """Opset of a graph after a recipe: the new number formats came with newer ones."""
-    formats = {scheme.weight for scheme in schemes}
-    if NVFP4 in formats and (dialect, dtype) != (PRIMITIVE, "fp32"):
-        return max(opset, _OPSET_FP4)
-    return max(opset, _OPSET_BLOCKED) if formats & {INT4, NVFP4} else opset
-
-
 # A reason, and whether it refuses
 _Rule = tuple[Reason, bool]
 
@@ -200,7 +190,7 @@ def _opset(named: str, row: TensorRtVersion, candidate: Candidate) -> Iterable[_
         return
     what = f"the graph is of opset {candidate.opset}, {named} documents {row.max_opset}"
     formats = {scheme.weight for scheme in candidate.schemes}
-    if candidate.opset == _OPSET_BLOCKED and INT4 in formats and INT4 in row.types:
+    if candidate.opset == OPSET_BLOCKED and INT4 in formats and INT4 in row.types:
         # Its parser has INT4; only the operator's version number is newer than the documentation's
         yield Reason(f"{what}: INT4 was not verified there", row.sources["max_opset"]), False
     else:

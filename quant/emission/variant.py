@@ -37,11 +37,11 @@ from motedge.quant.emission.weights import add_weight
 from motedge.quant.numerics.activation import activation_scale
 from motedge.quant.numerics.weight import quantize_weight
 from motedge.quant.parameters import SiteParameters, parameters_digest
-from motedge.quant.schemes import FP8, INT4, INT8, NVFP4
+from motedge.quant.schemes import FP8, INT8, NVFP4, OPSET_FP4, quantized_opset
 from motedge.quant.source import BundleWeights, best_variant
 
-# Blocked DequantizeLinear and INT4 came with opset 21, FLOAT4E2M1 with 23 and IR version 11
-_OPSET_BLOCKED, _OPSET_FP4, _IR_FP4 = 21, 23, 11
+# FLOAT4E2M1 came with it
+_IR_FP4 = 11
 _KEPT = ".kept-fp32.data"
 METADATA = "motedge.quantization"
 
@@ -117,12 +117,7 @@ def plan_emission(
                 f"graph {graph!r} has no projection {name}", fix="calibrate again: the graph is another one"
             )
         check_parameters(known[name], wanted, DTYPES[entry.dtype])
-    formats = {p.scheme.weight for p in parameters.values()}
-    opset = entry.opset
-    if NVFP4 in formats and base != "primitive-fp32":
-        opset = max(opset, _OPSET_FP4)
-    elif formats & {INT4, NVFP4}:
-        opset = max(opset, _OPSET_BLOCKED)
+    opset = quantized_opset(entry.opset, entry.dialect, entry.dtype, (p.scheme for p in parameters.values()))
     kept = tuple(Path(name).name for name in entry.weights if name.endswith(_KEPT))
     return Emission(graph, base, recipe, dict(parameters), opset, kept)
 
@@ -261,7 +256,7 @@ def _set_versions(model: onnx.ModelProto, emission: Emission, *, uses_trt: bool)
         imports[TRT_DOMAIN] = TRT_VERSION
     del model.opset_import[:]
     model.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in imports.items())
-    if emission.opset >= _OPSET_FP4 and any(k.scheme.weight == NVFP4 for k in emission.parameters.values()):
+    if emission.opset >= OPSET_FP4 and any(k.scheme.weight == NVFP4 for k in emission.parameters.values()):
         model.ir_version = max(model.ir_version, _IR_FP4)
 
 

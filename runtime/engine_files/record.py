@@ -133,6 +133,11 @@ class EngineFiles:
         fix = closest(graph, {e.graph for e in self.engines}) if self.engines and not of_graph else None
         raise BundleError(f"{self.target} has no engine of {what}", got=got or "none", fix=fix or "motedge build")
 
+    def with_engine(self, engine: EngineFile) -> EngineFiles:
+        """The record with an engine in the place of an older one of the same file name."""
+        others = [known for known in self.engines if known.file != engine.file]
+        return dataclasses.replace(self, engines=tuple(sorted([*others, engine], key=lambda e: e.file)))
+
     def path(self, engine: EngineFile) -> Path:
         """The engine's file; BundleError if its name leads out of the folder."""
         return self.inside(engine.file)

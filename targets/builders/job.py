@@ -6,7 +6,6 @@ An engine appears whole, then build.json says that it is there. What is killed i
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import functools
 import hashlib
@@ -146,7 +145,7 @@ def _build_all(
         graph = engine.choice.graph
         built, peak, seconds = build_in_child(builder.name, request, functools.partial(progress, graph))
         entry = _entry(engine, request, builder.name, version, built, peak, seconds)
-        report.files = _with(files, entry)
+        report.files = files.with_engine(entry)
         write_json(files.folder / BUILD_FILE, report.files.to_dict())
         report.built.append(entry)
 
@@ -262,9 +261,3 @@ def _unchecked(engine: PlannedEngine) -> list[str]:
 
 def _data_file(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-
-
-def _with(files: EngineFiles, entry: EngineFile) -> EngineFiles:
-    """The record with an engine in the place of an older one of the same file name."""
-    others = [engine for engine in files.engines if engine.file != entry.file]
-    return dataclasses.replace(files, engines=tuple(sorted([*others, entry], key=lambda e: e.file)))

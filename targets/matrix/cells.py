@@ -9,9 +9,9 @@ from typing import Optional
 from motedge.errors import InternalError
 from motedge.export.variants import VARIANTS
 from motedge.quant.recipe import NONE, Recipe, builtin_recipes
-from motedge.quant.schemes import Scheme, find_scheme
+from motedge.quant.schemes import Scheme, find_scheme, quantized_opset
 from motedge.targets.catalog import Target
-from motedge.targets.legality import Candidate, EngineLibrary, Legality, engine_libraries, judge, quantized_opset
+from motedge.targets.legality import Candidate, EngineLibrary, Legality, engine_libraries, judge
 from motedge.targets.matrix.evidence import BUILDS, MEASURED, Evidence
 
 PLANNED, IMPOSSIBLE = "planned", "impossible"

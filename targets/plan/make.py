@@ -8,6 +8,7 @@ from typing import Optional
 
 from motedge.bundle import Bundle
 from motedge.errors import ContractError, MissingPackageError, MotedgeError
+from motedge.quant.schemes import quantized_opset
 from motedge.targets.catalog import Target, targets
 from motedge.targets.catalog.model import UNVERIFIED
 from motedge.targets.legality import (
@@ -17,7 +18,6 @@ from motedge.targets.legality import (
     Reason,
     find_library,
     judge,
-    quantized_opset,
 )
 from motedge.targets.plan.assumptions import TIGHT_SHARE, WORKSPACE
 from motedge.targets.plan.building import build_bytes, plan_build

@@ -104,9 +104,7 @@ def refit_engines(
                 report.skipped.append(next(e for e in report.files.engines if e.file == refit.planned.file))
                 continue
             entry = _write_one(refit, folder, trust_host_code)
-            others = [engine for engine in report.files.engines if engine.file != entry.file]
-            ordered = tuple(sorted([*others, entry], key=lambda e: e.file))
-            report.files = dataclasses.replace(report.files, engines=ordered)
+            report.files = report.files.with_engine(entry)
             write_json(folder / BUILD_FILE, report.files.to_dict())
             report.written.append(entry)
     finally:

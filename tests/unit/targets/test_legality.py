@@ -7,9 +7,8 @@ import dataclasses
 import pytest
 
 from motedge.errors import HostError
-from motedge.quant.emission.variant import _OPSET_BLOCKED, _OPSET_FP4
 from motedge.quant.recipe import builtin_recipes
-from motedge.quant.schemes import SCHEMES
+from motedge.quant.schemes import OPSET_BLOCKED, OPSET_FP4, SCHEMES, quantized_opset
 from motedge.targets.catalog import SoftwareRow, Target, load_target, precisions, targets
 from motedge.targets.legality import (
     Candidate,
@@ -18,7 +17,6 @@ from motedge.targets.legality import (
     engine_libraries,
     find_library,
     judge,
-    quantized_opset,
 )
 from motedge.targets.tensorrt.versions import RTX, RTX_CAPABILITIES
 
@@ -108,9 +106,9 @@ def test_a_gpu_that_the_builder_does_not_know() -> None:
 
 def test_opsets_are_those_that_quantize_writes() -> None:
     four, floats = SCHEMES["int4-awq"], SCHEMES["nvfp4"]
-    assert quantized_opset(20, "primitive", "fp16", [four]) == _OPSET_BLOCKED
-    assert quantized_opset(20, "primitive", "fp16", [floats]) == _OPSET_FP4
-    assert quantized_opset(20, "primitive", "fp32", [floats]) == _OPSET_BLOCKED
+    assert quantized_opset(20, "primitive", "fp16", [four]) == OPSET_BLOCKED
+    assert quantized_opset(20, "primitive", "fp16", [floats]) == OPSET_FP4
+    assert quantized_opset(20, "primitive", "fp32", [floats]) == OPSET_BLOCKED
     assert quantized_opset(20, "primitive", "fp16", [SCHEMES["fp8"]]) == 20
     assert quantized_opset(23, "fused", "bf16", [four]) == 23
 
