@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Optional
 
-from motedge.targets.roofline.work import OperatorWork, Work
-
 from motedge.targets.graph.flops import flops
 from motedge.targets.graph.kernels import Kernel
 from motedge.targets.graph.model import Node
 from motedge.targets.graph.operators import ATTENTION, CONV, DEQUANTIZE
 from motedge.targets.graph.values import Values
+from motedge.targets.roofline.work import OperatorWork, Work
 
 # Formats in which tensor cores multiply when both sides are in it
 _QUANTIZED = ("fp8", "int8", "nvfp4")
