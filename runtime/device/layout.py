@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-# Engines take addresses that are multiples of 256 bytes: 64 fp32 elements (TensorRT, IExecutionContext.set_tensor_address)
+# Engines take addresses that are multiples of 256 bytes (TensorRT, IExecutionContext.set_tensor_address)
 ALIGNMENT_ELEMENTS = 64
 
 

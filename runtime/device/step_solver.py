@@ -46,7 +46,7 @@ class StepSolver(Protocol):
         ...
 
     def begin(self, stream: Stream) -> None:
-        """state = noise, clean positions and channels beyond raw_dim filled in; t of step 0; findings and gaps zeroed."""
+        """state = noise, clean positions and unused channels filled in; t of step 0; findings and gaps zeroed."""
         ...
 
     def step(self, k: int, guided: bool, stream: Stream) -> None:
