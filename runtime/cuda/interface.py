@@ -152,6 +152,19 @@ class Cuda(Protocol):
         """Enqueues a copy between any two addresses: device or pinned host."""
         ...
 
+    def copy_rows(
+        self,
+        destination: int,
+        destination_pitch: int,
+        source: int,
+        source_pitch: int,
+        width: int,
+        rows: int,
+        stream: Stream,
+    ) -> None:
+        """Enqueues a copy of `rows` rows of `width` bytes, whose starts lie a pitch of bytes apart on either side."""
+        ...
+
     def zero(self, pointer: int, nbytes: int, stream: Stream) -> None:
         """Enqueues zeros over device memory."""
         ...
