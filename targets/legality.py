@@ -12,8 +12,15 @@ from typing import Optional
 from motedge.errors import HostError
 from motedge.quant.schemes import INT4, NVFP4, OPSET_BLOCKED, Scheme
 from motedge.runtime.backends.registry import BACKENDS
+from motedge.runtime.backends.tensorrt.versions import (
+    FUSED,
+    PRIMITIVE,
+    RTX,
+    RTX_CAPABILITIES,
+    TensorRtVersion,
+    find_version,
+)
 from motedge.targets.catalog import SoftwareRow, Target, precisions
-from motedge.targets.tensorrt.versions import FUSED, PRIMITIVE, RTX, RTX_CAPABILITIES, TensorRtVersion, find_version
 
 ONNXRUNTIME, TENSORRT, TENSORRT_RTX = "onnxruntime", "tensorrt", "tensorrt-rtx"
 # What onnxruntime takes: the dialect of CPU graphs first

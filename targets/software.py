@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from motedge.errors import HostError
+from motedge.runtime.backends.tensorrt.versions import FUSED, PRIMITIVE, dialect_for
 from motedge.targets.catalog import SoftwareRow, Target
-from motedge.targets.tensorrt.versions import FUSED, PRIMITIVE, dialect_for
 
 UNSUPPORTED = "unsupported"
 

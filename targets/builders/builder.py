@@ -10,9 +10,9 @@ from typing import Any, Optional, Protocol
 
 from motedge.bundle import Contract
 from motedge.errors import MotedgeError
+from motedge.runtime.backends.tensorrt.versions import TensorRtVersion
 from motedge.targets.builders.settings import BuildSettings
 from motedge.targets.catalog import Target
-from motedge.targets.tensorrt.versions import TensorRtVersion
 
 # Phase of the build in the builder's words, and the share of it that is done, 0 to 1
 Progress = Callable[[str, float], None]

@@ -8,10 +8,10 @@ from typing import Optional
 from motedge.bundle import Bundle
 from motedge.errors import HostError, UsageError
 from motedge.files import require_free
+from motedge.runtime.backends.tensorrt.versions import TensorRtVersion
 from motedge.targets.builders.expected import ExpectedBuild
 from motedge.targets.builders.selection import Choice, recipe_of
 from motedge.targets.catalog import Target
-from motedge.targets.tensorrt.versions import TensorRtVersion
 from motedge.units import format_bytes
 
 

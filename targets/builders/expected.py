@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from motedge.bundle import Bundle
 from motedge.quant.schemes import NVFP4
+from motedge.runtime.backends.tensorrt.versions import find_version
 from motedge.targets.builders.ort.builder import ONNXRUNTIME
 from motedge.targets.builders.selection import Choice, recipe_of
 from motedge.targets.builders.trt.library import TENSORRT_RTX
-from motedge.targets.tensorrt.versions import find_version
 
 # Kernels, tables and the graph, beside the weights: 15 to 36 MB in Edge's towers
 ENGINE_BASE_BYTES = 25_000_000

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import motedge
 from motedge.errors import InternalError
+from motedge.runtime.backends.tensorrt.versions import parse_version
 from motedge.targets.catalog import SoftwareRow, Target
-from motedge.targets.tensorrt.versions import parse_version
 
 _PLACE = re.compile(r"@([A-Z0-9_]+)@")
 _JETPACK = re.compile(r"JetPack (\d+)\.")

@@ -9,10 +9,10 @@ from typing import Optional
 from motedge.bundle import Bundle
 from motedge.errors import HostError, MotedgeError, UsageError, closest
 from motedge.runtime.backends.registry import choose_variant
+from motedge.runtime.backends.tensorrt.versions import RTX, TensorRtVersion, find_version
 from motedge.targets.builders.checks import check_recipes
 from motedge.targets.builders.selection import Choice, choose
 from motedge.targets.catalog import SoftwareRow, Target
-from motedge.targets.tensorrt.versions import RTX, TensorRtVersion, find_version
 
 
 @dataclass(frozen=True)

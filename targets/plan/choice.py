@@ -11,10 +11,10 @@ from motedge.errors import BundleError
 from motedge.export.variants import OPSETS, VARIANTS
 from motedge.quant.recipe import Recipe, load_recipe
 from motedge.runtime.backends.registry import choose_variant
+from motedge.runtime.backends.tensorrt.versions import FUSED, PRIMITIVE
 from motedge.targets.builders.selection import choose
 from motedge.targets.catalog import Target
 from motedge.targets.legality import EngineLibrary, engine_libraries
-from motedge.targets.tensorrt.versions import FUSED, PRIMITIVE
 
 
 @dataclass(frozen=True)

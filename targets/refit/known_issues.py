@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Optional
 
 from motedge.errors import HostError
+from motedge.runtime.backends.tensorrt.versions import parse_version
 from motedge.targets.builders.trt.library import TENSORRT, Library
-from motedge.targets.tensorrt.versions import parse_version
 
 # docs.nvidia.com/deeplearning/tensorrt/11.3.0/inference-library/refitting-engines.html ("Important"); the same page of
 # 11.4.0 no longer says it

@@ -19,11 +19,11 @@ import numpy as np
 import refit_graph
 
 from motedge.errors import MotedgeError
+from motedge.runtime.backends.tensorrt.versions import find_version
 from motedge.targets.builders.trt.library import TENSORRT, Library
 from motedge.targets.builders.trt.log import make_logger
 from motedge.targets.builders.trt.network import create_network
 from motedge.targets.refit.engine import refit_plan
-from motedge.targets.tensorrt.versions import find_version
 
 # fp16 sums of 32 products against fp64: half a percent is far above, another weight far below
 TOLERANCE = 0.01

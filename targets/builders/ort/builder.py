@@ -13,11 +13,11 @@ from typing import Any, Optional
 
 from motedge.errors import HostError, UsageError
 from motedge.files import PARTIAL_SUFFIX
+from motedge.runtime.backends.tensorrt.versions import TensorRtVersion
 from motedge.targets.builders.builder import BuildError, BuildRequest, BuiltEngine, Progress
 from motedge.targets.builders.ort.attention import fuse_attention
 from motedge.targets.builders.settings import BuildSettings
 from motedge.targets.catalog import Target
-from motedge.targets.tensorrt.versions import TensorRtVersion
 
 ONNXRUNTIME = "onnxruntime"
 # Smaller constants stay in the ONNX file

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from motedge.runtime.backends.tensorrt.versions import FUSED
 from motedge.targets.builders.trt.library import Library
-from motedge.targets.tensorrt.versions import FUSED
 
 # Measured with TensorRT-RTX 1.7.1, bf16 and fp16, for SM 8.6, 8.9 and 12.0: one head is refused at any width; two or
 # more are taken at 64, 128 and 256, refused at 640

@@ -6,6 +6,7 @@ import platform
 from typing import Optional
 
 from motedge.errors import HostError, UsageError
+from motedge.runtime.backends.tensorrt.versions import RTX_CAPABILITIES, TensorRtVersion
 from motedge.targets.builders.builder import BuildRequest, BuiltEngine, Progress
 from motedge.targets.builders.settings import BuildSettings
 from motedge.targets.builders.this_gpu import this_compute_capability
@@ -13,7 +14,6 @@ from motedge.targets.builders.trt.build import build_plan
 from motedge.targets.builders.trt.config import require_settings
 from motedge.targets.builders.trt.library import TENSORRT, TENSORRT_RTX, Library, find_library
 from motedge.targets.catalog import Target
-from motedge.targets.tensorrt.versions import RTX_CAPABILITIES, TensorRtVersion
 
 # Kinds of targets whose processor is Arm's: a plan built on x86 does not run there
 _ARM_KINDS = ("jetson", "drive", "spark")

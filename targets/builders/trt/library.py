@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from motedge.errors import HostError
-from motedge.targets.tensorrt.versions import RTX, TensorRtVersion, find_version
+from motedge.runtime.backends.tensorrt.versions import RTX, TensorRtVersion, find_version
 
 TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt-rtx"
 _MODULES = {TENSORRT: "tensorrt", TENSORRT_RTX: "tensorrt_rtx"}

@@ -9,6 +9,7 @@ import pytest
 from motedge.errors import HostError
 from motedge.quant.recipe import builtin_recipes
 from motedge.quant.schemes import OPSET_BLOCKED, OPSET_FP4, SCHEMES, quantized_opset
+from motedge.runtime.backends.tensorrt.versions import RTX, RTX_CAPABILITIES
 from motedge.targets.catalog import SoftwareRow, Target, load_target, precisions, targets
 from motedge.targets.legality import (
     Candidate,
@@ -18,7 +19,6 @@ from motedge.targets.legality import (
     find_library,
     judge,
 )
-from motedge.targets.tensorrt.versions import RTX, RTX_CAPABILITIES
 
 ORIN, THOR, ADA, SPARK, CPU, H200 = (
     load_target(name)

@@ -14,6 +14,7 @@ from builder_graphs import make_bundle
 from motedge.bundle import Bundle
 from motedge.errors import BundleError, HostError, UsageError
 from motedge.files import sha256_file
+from motedge.runtime.backends.tensorrt.versions import TensorRtVersion, find_version
 from motedge.runtime.engine_files import BUILD_FILE, EngineFiles
 from motedge.targets.builders import job, selection
 from motedge.targets.builders.builder import BuildError, BuildRequest, BuiltEngine
@@ -21,7 +22,6 @@ from motedge.targets.builders.job import BuildOptions, build_engines, plan_engin
 from motedge.targets.builders.memory_watch import MemoryPeak
 from motedge.targets.builders.settings import BuildSettings
 from motedge.targets.catalog import Target, load_target
-from motedge.targets.tensorrt.versions import TensorRtVersion, find_version
 
 
 class FakeBuilder:

@@ -8,7 +8,7 @@ import pytest
 from tensorrt_stub import read_api
 
 from motedge.errors import HostError
-from motedge.targets.tensorrt.versions import FUSED, RTX, VERSIONS, TensorRtVersion, dialect_for, find_version
+from motedge.runtime.backends.tensorrt.versions import FUSED, RTX, VERSIONS, TensorRtVersion, dialect_for, find_version
 
 # Row -> file of the release that stands for it
 RECORDED = {"8.6": "8.6", "10.3": "10.3", "10.13": "10.13", "10.16": "10.16", "11": "11.4"}

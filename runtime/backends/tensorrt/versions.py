@@ -1,4 +1,4 @@
-"""The versions of TensorRT that devices have, and in what they differ for somebody who builds engines.
+"""The versions of TensorRT that devices have, and in what they differ for whoever builds or runs engines.
 
 Every field about the Python API is held against the real bindings (tests/data/tensorrt_api/, from the wheels on
 PyPI by scripts/extract_tensorrt_api.py). What no signature shows comes from NVIDIA's documentation, named in `sources`.

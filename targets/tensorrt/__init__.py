@@ -1,1 +1,0 @@
-"""TensorRT's versions: what each has, lacks and names differently."""
