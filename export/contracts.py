@@ -5,9 +5,19 @@ from __future__ import annotations
 from motedge.bundle import Contract, TensorSpec
 from motedge.checkpoint.config import ModelConfig
 from motedge.export.shapes import ShapeSet
+from motedge.runtime.device.layout import StateLayout
 
+# Values of solver_step's input `coefficients`, in this order; see motedge.runtime.unipc_coefficients
+SOLVER_COEFFICIENTS = (
+    "sigma",
+    "guidance",
+    *("correct_x", "correct_c1", "correct_m0", "correct_m1", "correct_m2"),
+    *("predict_c", "predict_m0", "predict_m1"),
+)
 _COS = "cosine of the rotary angles, computed on the host in fp32 from the shipped inv_freq table"
 _SIN = "sine of the rotary angles"
+# Smallest T and A of a profile: torch.export takes 0 and 1 for constants
+_LEAST = (2, 2)
 _UND_KV = "per layer K for the generator (index 0, normalised and rotated) and V (index 1) of the prompt"
 
 
@@ -28,7 +38,7 @@ def und_prefill(config: ModelConfig, shapes: ShapeSet) -> Contract:
 
 def gen_step(config: ModelConfig, shapes: ShapeSet) -> Contract:
     """One denoising forward of the generator."""
-    low = {"T": 2, "A": 2}
+    low = dict(zip(("T", "A"), _LEAST, strict=True))
     opt = {"T": shapes.latent_frames, "A": shapes.actions}
     high = {"T": shapes.max_latent_frames, "A": shapes.max_actions}
     for sizes in (low, opt, high):
@@ -81,7 +91,48 @@ def vae_encoder(config: ModelConfig, shapes: ShapeSet) -> Contract:
     )
 
 
-CONTRACTS = {"und_prefill": und_prefill, "gen_step": gen_step, "vae_encoder": vae_encoder}
+def solver_step(config: ModelConfig, shapes: ShapeSet) -> Contract:
+    """One step of guidance and UniPC on the flat state; order 2, Cosmos 3's."""
+
+    def size(frames: int, rows: int) -> int:
+        return StateLayout((config.latent_channel, frames, *shapes.grid), (rows, config.action_dim)).size
+
+    flat = ("M",)
+    return Contract(
+        graph="solver_step",
+        inputs=(
+            TensorSpec("state", flat, "fp32", "x_k, which was fed to the network; zero in the gaps"),
+            TensorSpec("corrected", flat, "fp32", "c_{k-1}, next_corrected of the step before; zero at first"),
+            TensorSpec("history", (2, "M"), "fp32", "m_{k-1} and m_{k-2}; zero where there is none yet"),
+            TensorSpec("v_cond", flat, "fp32", "velocity of the conditional branch; zero in the gaps"),
+            TensorSpec("v_uncond", flat, "fp32", "velocity of the unconditional branch, or v_cond without guidance"),
+            TensorSpec("noisy", flat, "fp32", "1 where the state moves; 0 on clean positions, unused channels, gaps"),
+            TensorSpec("clean", flat, "fp32", "what the state holds where noisy is 0: clean values, else zero"),
+            TensorSpec("coefficients", (len(SOLVER_COEFFICIENTS),), "fp32", ", ".join(SOLVER_COEFFICIENTS)),
+        ),
+        outputs=(
+            TensorSpec("next_state", flat, "fp32", "x_{k+1}"),
+            TensorSpec("next_corrected", flat, "fp32", "c_k"),
+            TensorSpec("next_history", (2, "M"), "fp32", "m_k and m_{k-1}"),
+            TensorSpec("magnitude", (2,), "fp32", "sum of |v_cond| and of |v_uncond|; not finite if any velocity is"),
+        ),
+        sizes={},
+        profile={
+            "M": (
+                size(*_LEAST),
+                size(shapes.latent_frames, shapes.actions),
+                size(shapes.max_latent_frames, shapes.max_actions),
+            )
+        },
+    )
+
+
+CONTRACTS = {
+    "und_prefill": und_prefill,
+    "gen_step": gen_step,
+    "vae_encoder": vae_encoder,
+    "solver_step": solver_step,
+}
 
 
 def _grid(shapes: ShapeSet) -> dict[str, int]:

@@ -8,6 +8,7 @@ LEGEND = {
     "T": "latent frames",
     "A": "action rows, a leading state row included",
     "N": "generator tokens: T * patch rows * patch columns + A",
+    "M": "elements of the flat state: vision, then action, each padded to a multiple of 64",
     "C": "latent channels",
     "h": "latent rows, cropped to the image's content",
     "w": "latent columns, cropped to the image's content",
