@@ -8,6 +8,8 @@ tests/data/tensorrt_api/ holds the result; tests make stub modules of it (tests/
         tensorrt-cu13-bindings==10.16.1.11
     python scripts/extract_tensorrt_api.py tensorrt_cu13_bindings-10.16*.whl tests/data/tensorrt_api/10.16.json
 
+TensorRT-RTX in the same way: tensorrt-rtx-cu13-bindings==1.7.1.116 into tests/data/tensorrt_api/rtx-1.7.json.
+
 Needs gcc, readelf, and a Python of the version that the wheel is for (--python names another than this one).
 """
 
@@ -24,16 +26,18 @@ import zipfile
 from pathlib import Path
 
 SCHEMA = "motedge.tensorrt-api/v1"
+_MODULES = ("/tensorrt.so", "/tensorrt_rtx.so")
 # Of the libraries behind the module, not of the C++ runtime
-_OWN_LIBRARY = re.compile(r"\[(libnv\w+\.so\.\d+)\]")
+_OWN_LIBRARY = re.compile(r"\[(lib(?:nv|tensorrt_)\w+\.so\.\d+)\]")
 # Undefined symbols that no system library has
 _OWN_SYMBOL = re.compile(r" UND ((?:get|create|init|_ZN\d+nv)\w+)$", re.MULTILINE)
 
 # Runs in the wheel's own Python, with the empty libraries. Enum values and members as pybind11 shows them
 _INSPECT = """
 import importlib.machinery, importlib.util, json, sys
-loader = importlib.machinery.ExtensionFileLoader("tensorrt", sys.argv[1])
-spec = importlib.util.spec_from_loader("tensorrt", loader)
+name = sys.argv[1].rpartition("/")[2].partition(".")[0]
+loader = importlib.machinery.ExtensionFileLoader(name, sys.argv[1])
+spec = importlib.util.spec_from_loader(name, loader)
 module = importlib.util.module_from_spec(spec)
 loader.exec_module(module)
 
@@ -84,7 +88,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with zipfile.ZipFile(args.wheel) as archive:
-            (member,) = [entry for entry in archive.namelist() if entry.endswith("/tensorrt.so")]
+            (member,) = [entry for entry in archive.namelist() if entry.endswith(_MODULES)]
             module = Path(archive.extract(member, folder))
         make_empty_libraries(module, folder)
         environment = {**os.environ, "LD_LIBRARY_PATH": str(folder)}

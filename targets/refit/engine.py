@@ -5,16 +5,15 @@ Works on the GPU that the plan was built for, with the version that built it; th
 
 from __future__ import annotations
 
-import functools
 import mmap
 from pathlib import Path
 from typing import Any, Optional
 
 from motedge.errors import UsageError
 from motedge.files import atomic_open, write_chunks
+from motedge.runtime.backends.tensorrt.log import process_logger
 from motedge.targets.builders.builder import BuildError
 from motedge.targets.builders.trt.library import Library
-from motedge.targets.builders.trt.log import make_logger
 
 _SHOWN = 3
 
@@ -37,7 +36,7 @@ def refit_plan(library: Library, plan: Path, model: Path, out: Path, *, trust_ho
         BuildError: the library can't load it, or does not take the new weights.
         HostError: the disk is full.
     """
-    api, logger = library.api, _logger_of(library.api)
+    api, logger = library.api, process_logger(library.api)
     logger.errors.clear()
     runtime = api.Runtime(logger)
     if trust_host_code:
@@ -75,12 +74,6 @@ def refit_plan(library: Library, plan: Path, model: Path, out: Path, *, trust_ho
         raise _refused(f"{plan.name} could not be refitted", logger.errors)
     _write(library, engine, out)
     return int(getattr(engine, library.row.device_memory))
-
-
-@functools.cache
-def _logger_of(api: Any) -> Any:
-    """One for the whole process: TensorRT keeps the first that it is given, and ignores those of later engines."""
-    return make_logger(api)
 
 
 def _write(library: Library, engine: Any, out: Path) -> None:

@@ -148,7 +148,7 @@ def test_activation_memory_is_what_tensorrt_rtx_reserves(
     bundle: Bundle = scene.bundle
     contract = bundle.contract(graph)
     dtype = variant.rpartition("-")[2]
-    with caplog.at_level(logging.DEBUG, "motedge.targets.builders.library"):
+    with caplog.at_level(logging.DEBUG, "motedge.engine_library"):
         build_engine(bundle.path(bundle.variant(graph, variant).file), contract, "8.9", dtype=dtype)
     stated = re.findall(r"Total Activation Memory: (\d+) bytes", caplog.text)
     assert stated

@@ -19,9 +19,9 @@ import numpy as np
 import refit_graph
 
 from motedge.errors import MotedgeError
+from motedge.runtime.backends.tensorrt.log import make_logger
 from motedge.runtime.backends.tensorrt.versions import find_version
 from motedge.targets.builders.trt.library import TENSORRT, Library
-from motedge.targets.builders.trt.log import make_logger
 from motedge.targets.builders.trt.network import create_network
 from motedge.targets.refit.engine import refit_plan
 

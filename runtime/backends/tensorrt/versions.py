@@ -13,6 +13,13 @@ from dataclasses import dataclass
 from typing import Optional
 
 from motedge.errors import HostError
+from motedge.runtime.backends.tensorrt.runtime_api import (
+    RUNTIME_8_6,
+    RUNTIME_10_3,
+    RUNTIME_10_16,
+    RUNTIME_RTX,
+    RuntimeApi,
+)
 
 FUSED, PRIMITIVE = "fused", "primitive"
 _NUMBERS = re.compile(r"\d+(?:\.\d+)*")
@@ -61,6 +68,8 @@ class TensorRtVersion:
     version_compatible: bool
     # Whether IBuilderConfig takes compute capabilities, and builds for GPUs that are not there
     ahead_of_time: bool
+    # How engines are run
+    runtime: RuntimeApi
     # Facts that no signature shows -> where they are said
     sources: Mapping[str, str]
     # Only to be tested with: nothing is built for a device by it
@@ -101,6 +110,7 @@ VERSIONS: tuple[TensorRtVersion, ...] = (
         inspector_tensors="Bindings",
         version_compatible=True,
         ahead_of_time=False,
+        runtime=RUNTIME_8_6,
         sources={"max_opset": "onnx-tensorrt 8.6-GA docs/operators.md", "types": "TensorRT 8.6 support matrix"},
         test_only=True,
     ),
@@ -124,6 +134,7 @@ VERSIONS: tuple[TensorRtVersion, ...] = (
         inspector_tensors="Bindings",
         version_compatible=True,
         ahead_of_time=False,
+        runtime=RUNTIME_10_3,
         sources={
             "max_opset": "onnx-tensorrt docs/operators.md of 10.0 to 10.3: opset 9 to 20",
             "dialects": _FUSED_SINCE,
@@ -150,6 +161,7 @@ VERSIONS: tuple[TensorRtVersion, ...] = (
         inspector_tensors="Bindings",
         version_compatible=True,
         ahead_of_time=False,
+        runtime=RUNTIME_10_3,
         sources={
             "max_opset": "onnx-tensorrt docs/operators.md of 10.13: opset 9 to 24",
             "dialects": _FUSED_SINCE,
@@ -176,6 +188,7 @@ VERSIONS: tuple[TensorRtVersion, ...] = (
         inspector_tensors="Bindings",
         version_compatible=True,
         ahead_of_time=False,
+        runtime=RUNTIME_10_16,
         sources={
             "max_opset": "onnx-tensorrt docs/operators.md of 10.15: opset 9 to 24",
             "dialects": "onnx-tensorrt docs/operators.md of 10.15 (Attention without past_key and past_value)",
@@ -202,6 +215,7 @@ VERSIONS: tuple[TensorRtVersion, ...] = (
         inspector_tensors="I/O Tensors",
         version_compatible=True,
         ahead_of_time=False,
+        runtime=RUNTIME_10_16,
         sources={
             "max_opset": "TensorRT 11.4.1 documentation, ONNX operator support",
             "strongly_typed": _MIGRATION,
@@ -219,6 +233,7 @@ RTX = dataclasses.replace(
     where="desktop and workstation GPUs, DGX Spark; pip install tensorrt-rtx-cu13",
     version_compatible=False,
     ahead_of_time=True,
+    runtime=RUNTIME_RTX,
     sources={
         "max_opset": "TensorRT-RTX 1.7 takes the opset-23 graphs of this project's tests",
         "version_compatible": "1.7.1 looks for libnvinfer_lean.so.1, which its wheels do not hold",

@@ -8,6 +8,7 @@ import mmap
 import sys
 from typing import Any, Optional
 
+from motedge.runtime.backends.tensorrt.log import make_logger, memory_failure
 from motedge.targets.builders.builder import BuildRequest, BuiltEngine, Progress
 from motedge.targets.builders.mapped_weights import MappedWeights
 from motedge.targets.builders.memory_watch import available_memory
@@ -16,7 +17,6 @@ from motedge.targets.builders.trt.attention import allow_decomposition
 from motedge.targets.builders.trt.config import load_timing_cache, make_config, save_timing_cache
 from motedge.targets.builders.trt.inspector import inspect_plan, raised_in_engine
 from motedge.targets.builders.trt.library import Library
-from motedge.targets.builders.trt.log import make_logger, memory_failure
 from motedge.targets.builders.trt.plan import write_plan
 from motedge.targets.builders.trt.precision import NetworkTypes
 from motedge.targets.builders.trt.progress import PhaseTracker, make_monitor

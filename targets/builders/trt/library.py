@@ -1,74 +1,37 @@
-"""Finding TensorRT or TensorRT-RTX on this machine: the module, its version, and the row of differences that holds."""
+"""The library that builds: that of the runtime, but none that is there to be tested with alone."""
 
 from __future__ import annotations
 
-import importlib
-from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 from motedge.errors import HostError
-from motedge.runtime.backends.tensorrt.versions import RTX, TensorRtVersion, find_version
+from motedge.runtime.backends.tensorrt import library as engine_library
+from motedge.runtime.backends.tensorrt.library import INSTALL, TENSORRT, TENSORRT_RTX, Library
 
-TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt-rtx"
-_MODULES = {TENSORRT: "tensorrt", TENSORRT_RTX: "tensorrt_rtx"}
-_INSTALL = {
-    TENSORRT: "it comes with JetPack (apt install python3-libnvinfer), elsewhere: pip install tensorrt",
-    TENSORRT_RTX: "pip install tensorrt-rtx-cu13",
-}
-# What loading one of NVIDIA's libraries says when it is the machine that lacks something
-_LOAD_ERRORS = (ImportError, OSError, AttributeError)
-
-
-@dataclass(frozen=True)
-class Library:
-    """One engine library, imported."""
-
-    # TENSORRT or TENSORRT_RTX
-    name: str
-    # The Python module
-    api: Any
-    # "10.3.0.30"
-    version: str
-    row: TensorRtVersion
+__all__ = ["TENSORRT", "TENSORRT_RTX", "Library", "describe_library", "find_library"]
 
 
 def find_library(name: str) -> Library:
     """Imports the library.
 
     Raises:
-        HostError: not installed, installed but not to be loaded, or of a version that is not supported.
+        HostError: not installed, installed but not to be loaded, or of a version that does not build for devices.
     """
-    return describe_library(name, _import(name))
+    return _require_builder(engine_library.find_library(name, "it builds the engines"))
 
 
 def describe_library(name: str, api: Any) -> Library:
-    """The library behind an imported module; HostError for a version that is not supported."""
-    version: Optional[str] = getattr(api, "__version__", None)
-    if not version:
-        raise HostError(f"the module {_MODULES[name]} does not say its version", fix=_INSTALL[name])
-    if name == TENSORRT_RTX:
-        if version.split(".")[0] != "1":
-            raise HostError(f"TensorRT-RTX {version} is not supported", expected="1.x", got=version, fix=_INSTALL[name])
-        return Library(name, api, version, RTX)
-    row = find_version(version)
-    if row.test_only:
+    """The library behind an imported module; HostError for a version that does not build for devices."""
+    return _require_builder(engine_library.describe_library(name, api))
+
+
+def _require_builder(library: Library) -> Library:
+    if library.row.test_only:
         raise HostError(
-            f"TensorRT {version} is too old to build for a device",
+            f"TensorRT {library.version} is too old to build for a device",
             expected="10.3 or later",
-            got=version,
+            got=library.version,
             why="it builds weakly typed networks alone, in which layers fall back to fp32 unseen",
-            fix=_INSTALL[name],
+            fix=INSTALL[library.name],
         )
-    return Library(name, api, version, row)
-
-
-def _import(name: str) -> Any:
-    module = _MODULES[name]
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name not in (module, f"{module}_libs", f"{module}_bindings"):
-            raise
-        raise HostError(f"{name} is not installed", why="it builds the engines", fix=_INSTALL[name]) from error
-    except _LOAD_ERRORS as error:
-        raise HostError(f"{name} is installed but does not load", got=str(error), fix=_INSTALL[name]) from error
+    return library

@@ -8,10 +8,11 @@ import pytest
 from tensorrt_stub import read_api
 
 from motedge.errors import HostError
+from motedge.runtime.backends.tensorrt.runtime_api import CONFIG, METHOD
 from motedge.runtime.backends.tensorrt.versions import FUSED, RTX, VERSIONS, TensorRtVersion, dialect_for, find_version
 
 # Row -> file of the release that stands for it
-RECORDED = {"8.6": "8.6", "10.3": "10.3", "10.13": "10.13", "10.16": "10.16", "11": "11.4"}
+RECORDED = {"8.6": "8.6", "10.3": "10.3", "10.13": "10.13", "10.16": "10.16", "11": "11.4", "RTX 1": "rtx-1.7"}
 TYPES = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16", "int8": "INT8", "int4": "INT4", "fp8": "FP8", "nvfp4": "FP4"}
 
 
@@ -39,6 +40,53 @@ def test_row_is_what_the_bindings_have(row: TensorRtVersion) -> None:
     # FP8 of 8.6 is an enum value without a layer that takes it
     known = {name for name, value in TYPES.items() if value in classes["DataType"]["values"]} - {"fp8"}
     assert set(row.types) - {"fp8"} == known
+
+
+@pytest.mark.parametrize("row", [*VERSIONS, RTX], ids=lambda row: row.name)
+def test_how_engines_are_run_is_what_the_bindings_have(row: TensorRtVersion) -> None:
+    classes = read_api(RECORDED[row.name])["classes"]
+    runtime, engine, context = row.runtime, classes["ICudaEngine"], classes["IExecutionContext"]
+    without_memory = "create_execution_context_without_device_memory" in engine["methods"]
+    strategies = classes.get("ExecutionContextAllocationStrategy", {"values": ()})["values"]
+    assert (runtime.context == METHOD) <= without_memory
+    assert (runtime.context != METHOD) == ("USER_MANAGED" in strategies)
+    assert (runtime.context == CONFIG) <= ("create_runtime_config" in engine["methods"])
+    assert runtime.sized_memory == ("set_device_memory" in context["methods"])
+    assert runtime.sized_memory or context["properties"]["device_memory"] == "read-write"
+    assert runtime.memory_for_shapes == ("update_device_memory_size_for_shapes" in context["methods"])
+    by_profile = [name for name in engine["methods"] if name.startswith("get_device_memory_size_for_profile")]
+    assert runtime.profile_memory in (by_profile or [None])
+    assert runtime.int64 == ("INT64" in classes["DataType"]["values"])
+    # Rows speak for later releases too, but not for earlier ones
+    assert runtime.engine_stat == ("get_engine_stat" in engine["methods"])
+    assert runtime.just_in_time == ("IRuntimeCache" in classes)
+    assert runtime.just_in_time == (
+        "cuda_graph_strategy" in classes.get("IRuntimeConfig", {"properties": ()})["properties"]
+    )
+    assert runtime.capture_query == ("is_stream_capturable" in context["methods"])
+
+
+@pytest.mark.parametrize("row", [*VERSIONS, RTX], ids=lambda row: row.name)
+def test_what_the_runtime_uses_without_asking_is_everywhere(row: TensorRtVersion) -> None:
+    classes = read_api(RECORDED[row.name])["classes"]
+    used = {
+        "ICudaEngine": (
+            "get_tensor_name",
+            "get_tensor_mode",
+            "get_tensor_dtype",
+            "get_tensor_shape",
+            "get_tensor_location",
+        )
+        + ("get_tensor_profile_shape", "get_tensor_format", "is_shape_inference_io"),
+        "IExecutionContext": ("set_input_shape", "infer_shapes", "get_tensor_shape", "set_tensor_address")
+        + ("execute_async_v3", "set_optimization_profile_async"),
+        "Runtime": ("deserialize_cuda_engine",),
+    }
+    for owner, names in used.items():
+        assert [name for name in names if name not in classes[owner]["methods"]] == [], owner
+    for name in ("num_io_tensors", "num_optimization_profiles", "num_aux_streams"):
+        assert name in classes["ICudaEngine"]["properties"]
+    assert classes["Runtime"]["properties"]["engine_host_code_allowed"] == "read-write"
 
 
 def test_members_that_the_builder_must_not_use_everywhere() -> None:

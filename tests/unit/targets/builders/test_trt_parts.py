@@ -12,10 +12,10 @@ from builder_graphs import make_request
 from tensorrt_stub_scene import Stage, inspector_json, make_library
 
 from motedge.errors import HostError
+from motedge.runtime.backends.tensorrt.log import make_logger, memory_failure
 from motedge.targets.builders.trt.build import build_plan
 from motedge.targets.builders.trt.inspector import parse_information, raised_in_engine
 from motedge.targets.builders.trt.library import describe_library
-from motedge.targets.builders.trt.log import make_logger, memory_failure
 from motedge.targets.builders.trt.plan import _capsule_bytes
 from motedge.targets.builders.trt.progress import PhaseTracker
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Sequence
 from typing import Any
 
-_log = logging.getLogger("motedge.targets.builders.library")
+_log = logging.getLogger("motedge.engine_library")
 # Lines that every build without a GPU prints, or that say nothing about this graph
 _NOISE = ("CUDA driver version is insufficient", "Unable to determine GPU memory usage", "Using default for use_cuda")
+# The newest that are kept: a process that runs for weeks may see many
+KEPT_ERRORS = 64
 
 
 def make_logger(api: Any) -> Any:
@@ -26,6 +30,7 @@ def make_logger(api: Any) -> Any:
             noise = any(words in message for words in _NOISE)
             if level in (severity.INTERNAL_ERROR, severity.ERROR) and not noise:
                 self.errors.append(message.strip())
+                del self.errors[:-KEPT_ERRORS]
             elif level == severity.WARNING and not noise:
                 _log.warning("%s", message.strip())
             else:
@@ -34,7 +39,30 @@ def make_logger(api: Any) -> Any:
     return CollectingLogger()
 
 
-def memory_failure(errors: list[str]) -> bool:
+@functools.cache
+def process_logger(api: Any) -> Any:
+    """The one logger of the process: TensorRT keeps the first that it is given, and ignores those of later engines."""
+    return make_logger(api)
+
+
+def memory_failure(errors: Sequence[str]) -> bool:
     """Whether the library ended for want of memory."""
     words = ("out of memory", "OutOfMemory", "std::bad_alloc", "Cannot allocate", "insufficient memory")
     return any(word.lower() in line.lower() for line in errors for word in words)
+
+
+def context_lost(errors: Sequence[str]) -> bool:
+    """Whether a kernel crashed, after which nothing works in this CUDA context."""
+    # CUDA's own texts (cudaGetErrorString) of the errors that stay
+    words = (
+        "illegal memory access",
+        "misaligned address",
+        "unspecified launch failure",
+        "illegal instruction",
+        "device-side assert",
+        "uncorrectable ECC error",
+        "hardware stack error",
+        "invalid program counter",
+        "launch timed out",
+    )
+    return any(word in line for line in errors for word in words)
