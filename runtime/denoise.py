@@ -7,17 +7,17 @@ import time
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from motedge.errors import ContractError, UsageError
 from motedge.runtime.account import LoopAccount
 from motedge.runtime.branch import GenBranch
-from motedge.runtime.engine import Array, Engine, IntArray
+from motedge.runtime.engine import Engine
 from motedge.runtime.gen_state import GenState
 from motedge.runtime.guidance import GuidancePlan, combine
 from motedge.runtime.noise import NoiseAhead
 from motedge.runtime.prompt_cache import PromptCache
 from motedge.runtime.prompt_encoder import PromptEncoder
 from motedge.runtime.request import GenInputs, GenResult, LoopCounters, LoopTimings, SamplerSettings, StepTiming
-from motedge.runtime.rope import GenLayout, RotaryTable
+from motedge.runtime.request_plan import check_request, gen_dims, gen_layout, prompts_of
+from motedge.runtime.rope import RotaryTable
 from motedge.runtime.schedule import FlowSchedule
 from motedge.runtime.tables import Tables
 from motedge.runtime.unipc import UniPC
@@ -83,16 +83,16 @@ class DenoiseLoop:
         account = LoopAccount(self._prompts.cache, self._rotary)
         schedule = FlowSchedule(settings.steps, settings.shift)
         plan = settings.guidance_plan()
-        prompts = self._prompts_of(inputs, plan, schedule)
-        self._check(inputs, prompts)
+        prompts = prompts_of(inputs, plan, schedule)
+        check_request(inputs, prompts, self._gen.contract)
         weights = self._weights(inputs.domain_id, inputs.raw_dim)
         und_kv = account.time("prefill", lambda: [self._prompts.encode(tokens) for tokens in prompts])
-        rotary = account.time("rope", lambda: [self._rotary(_layout(inputs, tokens.size)) for tokens in prompts])
+        rotary = account.time("rope", lambda: [self._rotary(gen_layout(inputs, tokens.size)) for tokens in prompts])
         state = self._buffers(inputs)
         noise, account.noise_ahead = account.time("noise", lambda: self._noise.take(inputs.seed, state.noise_count))
         state.reset(inputs, noise)
         for branch, kv, angles in zip(self._branches, und_kv, rotary):
-            branch.bind(self._dims(inputs, kv), state, angles, kv, weights)
+            branch.bind(gen_dims(inputs, kv.shape[3], self._patch), state, angles, kv, weights)
         solver = self._solver_for(schedule, state.size)
         steps = tuple(self._step(k, solver, state, inputs, plan) for k in range(schedule.steps))
         return GenResult(state.vision.copy(), state.action.copy(), account.timings(steps), account.counters(steps))
@@ -123,41 +123,6 @@ class DenoiseLoop:
         spans_ms = [1e3 * (after - before) for before, after in zip(marks, marks[1:])]
         return StepTiming(t, spans_ms[0], spans_ms[1] if len(spans_ms) == 3 else None, spans_ms[-1])
 
-    def _prompts_of(self, inputs: GenInputs, plan: GuidancePlan, schedule: FlowSchedule) -> list[IntArray]:
-        """The prompts that the schedule needs: the unconditional one only where guidance is active at some step."""
-        if plan.forwards(schedule.timesteps) == schedule.steps:
-            return [inputs.cond_tokens]
-        if inputs.uncond_tokens is None:
-            raise UsageError(
-                "guidance needs an unconditional prompt",
-                expected="uncond_tokens (the empty instruction in the chat template)",
-                got="none",
-                fix="give them, or set guidance to 1",
-            )
-        return [inputs.cond_tokens, inputs.uncond_tokens]
-
-    def _check(self, inputs: GenInputs, prompts: list[IntArray]) -> None:
-        """Holds shapes and lengths against the generator's contract before anything is computed."""
-        contract = self._gen.contract
-        for tokens in prompts:
-            contract.check_dims({"U": tokens.size, "T": inputs.vision_noisy.size, "A": inputs.action_noisy.size})
-        sizes = {**contract.sizes, "T": inputs.vision_noisy.size, "A": inputs.action_noisy.size}
-        for name, value in (("vision", inputs.vision_clean), ("action", inputs.action_clean)):
-            expected = contract.tensor(name).shape(sizes)
-            if value.shape != expected:
-                raise ContractError(
-                    f"{name}_clean does not fit graph {contract.graph!r}",
-                    expected=list(expected),
-                    got=list(value.shape),
-                    fix="use the shape set that the bundle was exported for",
-                )
-
-    def _dims(self, inputs: GenInputs, und_kv: Array) -> dict[str, int]:
-        _, frames, rows, columns = inputs.vision_clean.shape
-        actions = inputs.action_clean.shape[0]
-        tokens = frames * -(-rows // self._patch) * -(-columns // self._patch) + actions
-        return {"T": frames, "A": actions, "U": und_kv.shape[3], "N": tokens}
-
     def _buffers(self, inputs: GenInputs) -> GenState:
         shapes = inputs.vision_clean.shape, inputs.action_clean.shape
         if self._state is None or (self._state.vision.shape, self._state.action.shape) != shapes:
@@ -170,11 +135,3 @@ class DenoiseLoop:
             self._solver, self._solver_key = UniPC(UniPCCoefficients.from_schedule(schedule), size), key
         self._solver.reset()
         return self._solver
-
-
-def _layout(inputs: GenInputs, und_len: int) -> GenLayout:
-    _, frames, rows, columns = inputs.vision_clean.shape
-    fps_action = inputs.fps if inputs.fps_action is None else inputs.fps_action
-    return GenLayout(
-        und_len, frames, rows, columns, inputs.action_clean.shape[0], inputs.fps, fps_action, inputs.action_start_offset
-    )

@@ -118,6 +118,20 @@ class LoopTimings:
     noise_ms: float
     steps: tuple[StepTiming, ...]
     total_ms: float
+    # All steps together by the GPU's own clock, where they run without the host; None where `steps` has them one by one
+    graph_ms: Optional[float] = None
+
+    @property
+    def gen_ms(self) -> float:
+        """Forwards of the generator; on a device with the solver, which is not told apart there."""
+        if self.graph_ms is not None:
+            return self.graph_ms
+        return sum(step.cond_ms + (step.uncond_ms or 0.0) for step in self.steps)
+
+    @property
+    def solver_ms(self) -> float:
+        """Guidance, finiteness check and solver on the host."""
+        return sum(step.solver_ms for step in self.steps)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -138,6 +152,8 @@ class LoopCounters:
     rope_hits: int
     # Whether the noise had been drawn while the previous run was at work
     noise_ahead: bool
+    # How the forwards were launched: "host", "one CUDA graph", or "piece by piece" and why
+    launch: str = "host"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""

@@ -6,6 +6,7 @@ reference for every implementation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,6 +52,14 @@ class StepSolver(Protocol):
 
     def step(self, k: int, guided: bool, stream: Stream) -> None:
         """State of step k -> k + 1, from v_cond and, where `guided`, v_uncond; t of step k + 1; the step's finding."""
+        ...
+
+    def fetch_findings(self, stream: Stream) -> None:
+        """Enqueues the download of the findings."""
+        ...
+
+    def findings(self) -> Sequence[int]:
+        """The bits of each step, after `fetch_findings` and once the stream has been waited for."""
         ...
 
     def close(self) -> None:

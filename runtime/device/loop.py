@@ -1,0 +1,230 @@
+"""The denoising loop on a GPU: the same requests and results as `motedge.runtime.denoise`, nothing on the host between.
+
+What stays across ticks: K and V of prompts, rotary tables, contexts, buffers, captured graphs. A tick in which only
+image, state and seed differ is a handful of uploads, one launch, and one download.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Optional
+
+from motedge.runtime.cuda import Cuda
+from motedge.runtime.cuda.errors import CudaError
+from motedge.runtime.device.buffers import BRANCHES, TickBuffers
+from motedge.runtime.device.layout import StateLayout
+from motedge.runtime.device.postmortem import raise_for
+from motedge.runtime.device.program import TickProgram
+from motedge.runtime.device.programs import Programs
+from motedge.runtime.device.prompts import DevicePrompt, DevicePrompts
+from motedge.runtime.device.solvers import SolverSource
+from motedge.runtime.device.staging import Staging
+from motedge.runtime.device.workspace import Workspace
+from motedge.runtime.device_engine import DeviceEngine
+from motedge.runtime.noise import NoiseAhead
+from motedge.runtime.request import GenInputs, GenResult, LoopCounters, LoopTimings, SamplerSettings
+from motedge.runtime.request_plan import check_request, gen_dims, prompts_of
+from motedge.runtime.rope import RotaryTable
+from motedge.runtime.schedule import FlowSchedule
+from motedge.runtime.tables import Tables
+
+# Fills the clean vision frames in `buffers.clean`; enqueues only
+FillVision = Callable[[TickBuffers], None]
+
+
+class DeviceLoop:
+    """Runs requests on engines whose tensors live on the GPU. Not for two threads at once.
+
+    Args:
+        cuda: the context; belongs to the caller, who makes it current.
+        und: engine of und_prefill.
+        gen: engine of gen_step.
+        solvers: where solvers come from.
+        tables: the bundle's tables.
+        model_config: transformer/config.json (`manifest.model["config"]`).
+        workspace: activation memory shared with the caller's other engines.
+        noise: draws the noise ahead, if it knows the next seed.
+        capture: whether the loop is captured in a CUDA graph.
+        max_programs: kinds of requests (prompt lengths, schedule, guidance) whose contexts and graphs are kept.
+        priority: of its stream: "high", "normal" or "low".
+    """
+
+    def __init__(
+        self,
+        cuda: Cuda,
+        und: DeviceEngine,
+        gen: DeviceEngine,
+        solvers: SolverSource,
+        tables: Tables,
+        model_config: Mapping[str, Any],
+        workspace: Workspace,
+        *,
+        noise: Optional[NoiseAhead] = None,
+        capture: bool = True,
+        max_programs: int = 4,
+        priority: str = "high",
+    ) -> None:
+        self._cuda, self._gen = cuda, gen
+        self._noise = NoiseAhead() if noise is None else noise
+        self._patch = int(model_config.get("latent_patch_size", 2))
+        rotary = RotaryTable(tables.inv_freq(), model_config)
+        self._weights = functools.lru_cache(maxsize=4)(tables.embodiment_weights)
+        self.stream = cuda.stream(priority)
+        self._staging = Staging(cuda)
+        self._marks = [cuda.event() for _ in range(2)]
+        self._prompts = DevicePrompts(cuda, und, gen.dtype, tables, rotary, workspace)
+        self._buffers: Optional[TickBuffers] = None
+        self._in_slot: dict[str, Optional[DevicePrompt]] = dict.fromkeys(BRANCHES)
+        self._programs = Programs(
+            cuda,
+            gen,
+            solvers,
+            rotary,
+            workspace,
+            self._staging,
+            self.stream,
+            patch=self._patch,
+            capture=capture,
+            max_programs=max_programs,
+        )
+
+    @property
+    def prompts(self) -> DevicePrompts:
+        """The prompts kept, with hits and misses over the loop's life."""
+        return self._prompts
+
+    @property
+    def programs(self) -> tuple[TickProgram, ...]:
+        """The kinds of requests kept, the oldest first."""
+        return self._programs.kept()
+
+    def run(self, inputs: GenInputs, settings: SamplerSettings) -> GenResult:
+        """Denoises one request from host arrays; as `DenoiseLoop.run`, with the same errors and CudaError."""
+        return self.denoise(inputs, settings, lambda buffers: self._upload_vision(buffers, inputs), vision=True)
+
+    def denoise(
+        self, inputs: GenInputs, settings: SamplerSettings, fill_vision: FillVision, *, vision: bool
+    ) -> GenResult:
+        """Denoises one request whose clean frames may already be on the device.
+
+        Args:
+            inputs: the request; `vision_clean` gives the shape alone.
+            settings: the sampler's.
+            fill_vision: puts the clean frames in place, called once buffers and prompts are ready.
+            vision: whether the latents are downloaded; without, `GenResult.vision` is empty.
+
+        Raises:
+            ContractError, UsageError: as `DenoiseLoop.run`.
+            NonFiniteError: NaN or infinity; names the graph, the step and the branch.
+            CudaError: the GPU or an engine library failed; nothing is left running.
+        """
+        start = time.perf_counter()
+        schedule, plan = FlowSchedule(settings.steps, settings.shift), settings.guidance_plan()
+        tokens = prompts_of(inputs, plan, schedule)
+        check_request(inputs, tokens, self._gen.contract)
+        weights = self._weights(inputs.domain_id, inputs.raw_dim)
+        hits, misses = self._prompts.hits, self._prompts.misses
+        try:
+            buffers = self._buffers_for(inputs)
+            prompts = [self._prompts.encode(ids, self.stream) for ids in tokens]
+            prefill_ms = _since_ms(start)
+            noise_start = time.perf_counter()
+            noise, ahead = self._noise.take(inputs.seed, buffers.layout.noise_count)
+            noise_ms = _since_ms(noise_start)
+            program, made = self._programs.take(inputs, settings, prompts, buffers)
+            buffers.use_embodiment(weights, self.stream)
+            self._place(buffers, prompts)
+            fill_vision(buffers)
+            self._upload(buffers, inputs, noise)
+            self._marks[0].record(self.stream)
+            program.launch(self.stream)
+            self._marks[1].record(self.stream)
+            self._download(buffers, program, vision)
+            self.stream.synchronize()
+        except BaseException:
+            self._settle()
+            raise
+        raise_for(program.solver.findings(), buffers, prompts, self._staging, self.stream, inputs)
+        timings = LoopTimings(
+            prefill_ms, 0.0, noise_ms, (), _since_ms(start), graph_ms=self._marks[1].elapsed_ms(self._marks[0])
+        )
+        launch = "one CUDA graph" if program.captured else f"piece by piece: {program.refusal or 'first of its kind'}"
+        counters = LoopCounters(
+            forwards=program.forwards,
+            prefills=self._prompts.misses - misses,
+            prompt_hits=self._prompts.hits - hits,
+            rope_hits=0 if made else len(prompts),
+            noise_ahead=ahead,
+            launch=launch,
+        )
+        shape = inputs.vision_clean.shape
+        latents = buffers.vision.copy() if vision else buffers.vision[:0].reshape(0, *shape[1:]).copy()
+        return GenResult(latents, buffers.action.copy(), timings, counters)
+
+    def close(self) -> None:
+        """Gives back all device memory but the engines', and stops the noise thread; harmless when repeated."""
+        self._noise.close()
+        self._programs.drop()
+        self._prompts.free()
+        if self._buffers is not None:
+            self._buffers.free()
+            self._buffers = None
+
+    def _buffers_for(self, inputs: GenInputs) -> TickBuffers:
+        channels, frames, rows, columns = inputs.vision_clean.shape
+        actions, width = inputs.action_clean.shape
+        layout = StateLayout((channels, frames, rows, columns), (actions, width))
+        if self._buffers is None or self._buffers.layout != layout:
+            self._programs.drop()
+            if self._buffers is not None:
+                self._buffers.free()
+                self._buffers = None
+            tokens = gen_dims(inputs, 1, self._patch)["N"]
+            self._buffers = TickBuffers(self._cuda, self._gen, layout, tokens)
+            self._buffers.clear(self.stream)
+            self._in_slot = dict.fromkeys(BRANCHES)
+        return self._buffers
+
+    def _place(self, buffers: TickBuffers, prompts: list[DevicePrompt]) -> None:
+        """Puts each branch's K and V where its context reads them."""
+        for name, prompt in zip(BRANCHES, prompts):
+            if self._in_slot[name] is not prompt:
+                slot = buffers.pointer(f"und_kv_{name}")
+                self._cuda.copy(slot, prompt.memory.pointer, prompt.nbytes, self.stream)
+                self._in_slot[name] = prompt
+
+    def _upload(self, buffers: TickBuffers, inputs: GenInputs, noise: Any) -> None:
+        buffers.noise[...] = noise
+        buffers.vision_noisy[...] = inputs.vision_noisy
+        buffers.action_noisy[...] = inputs.action_noisy
+        # Serves both ways: clean rows go up, results come down
+        buffers.action[...] = inputs.action_clean
+        stream = self.stream
+        buffers.put(buffers.action_pointer("clean"), buffers.action, stream)
+        for name in ("noise", "vision_noisy", "action_noisy"):
+            buffers.put(buffers.pointer(name), getattr(buffers, name), stream)
+
+    def _upload_vision(self, buffers: TickBuffers, inputs: GenInputs) -> None:
+        buffers.vision[...] = inputs.vision_clean
+        buffers.put(buffers.pointer("clean"), buffers.vision, self.stream)
+
+    def _download(self, buffers: TickBuffers, program: TickProgram, vision: bool) -> None:
+        buffers.get(buffers.action, buffers.action_pointer("state"), self.stream)
+        if vision:
+            buffers.get(buffers.vision, buffers.pointer("state"), self.stream)
+        program.solver.fetch_findings(self.stream)
+
+    def _settle(self) -> None:
+        """After a failure: waits for what was enqueued, and forgets everything whose content is no longer certain."""
+        # The first failure is the one that is told
+        with contextlib.suppress(CudaError):
+            self.stream.synchronize()
+        self._in_slot = dict.fromkeys(BRANCHES)
+        self._programs.drop()
+
+
+def _since_ms(start: float) -> float:
+    return 1e3 * (time.perf_counter() - start)

@@ -1,0 +1,123 @@
+"""The kinds of requests that were made ready: contexts and captured graphs, a bounded number of them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Optional
+
+from motedge.errors import UsageError
+from motedge.runtime.cuda import Cuda, Stream
+from motedge.runtime.device.branch import DeviceBranch
+from motedge.runtime.device.buffers import BRANCHES, TickBuffers
+from motedge.runtime.device.program import TickProgram
+from motedge.runtime.device.prompts import DevicePrompt
+from motedge.runtime.device.solvers import SolverSource
+from motedge.runtime.device.staging import Staging
+from motedge.runtime.device.workspace import Workspace
+from motedge.runtime.device_engine import DeviceEngine
+from motedge.runtime.guidance import GuidancePlan
+from motedge.runtime.request import GenInputs, SamplerSettings
+from motedge.runtime.request_plan import gen_dims, gen_layout
+from motedge.runtime.rope import GenLayout, RotaryTable
+from motedge.runtime.schedule import FlowSchedule
+
+
+class Programs:
+    """Makes a `TickProgram` for each kind of request and keeps the last used ones.
+
+    A kind is: prompt lengths, shapes and rates, schedule, guidance, which positions are clean, and used channels.
+    """
+
+    def __init__(
+        self,
+        cuda: Cuda,
+        gen: DeviceEngine,
+        solvers: SolverSource,
+        rotary: RotaryTable,
+        workspace: Workspace,
+        staging: Staging,
+        stream: Stream,
+        *,
+        patch: int,
+        capture: bool,
+        max_programs: int,
+    ) -> None:
+        """`patch`: latent pixels of a token's side; `capture`: whether loops are captured in CUDA graphs."""
+        if max_programs < 1:
+            raise UsageError("no room for a single captured loop", expected="max_programs of at least 1")
+        self._cuda, self._gen, self._solvers, self._rotary = cuda, gen, solvers, rotary
+        self._workspace, self._staging, self._stream = workspace, staging, stream
+        self._patch, self._capture, self._max = patch, capture, max_programs
+        self._generation = workspace.generation
+        self._kept: OrderedDict[object, TickProgram] = OrderedDict()
+
+    def kept(self) -> tuple[TickProgram, ...]:
+        """What is kept, the oldest first."""
+        return tuple(self._kept.values())
+
+    def take(
+        self, inputs: GenInputs, settings: SamplerSettings, prompts: Sequence[DevicePrompt], buffers: TickBuffers
+    ) -> tuple[TickProgram, bool]:
+        """The program of this kind of request, and whether it was made just now.
+
+        Raises:
+            ContractError: sizes outside a graph's profile.
+            OutOfDeviceMemoryError: no room for its contexts.
+        """
+        self._follow_workspace()
+        schedule, plan = FlowSchedule(settings.steps, settings.shift), settings.guidance_plan()
+        layouts = tuple(gen_layout(inputs, prompt.und_len) for prompt in prompts)
+        masks = inputs.vision_noisy.tobytes(), inputs.action_noisy.tobytes()
+        key = (layouts, schedule, plan, masks, inputs.raw_dim)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key], False
+        while len(self._kept) >= self._max:
+            self._kept.popitem(last=False)[1].close()
+        program = self._make(inputs, schedule, plan, layouts, buffers)
+        if self._follow_workspace():
+            # It grew while the program was made, whose first parts hold the old address
+            program.close()
+            program = self._make(inputs, schedule, plan, layouts, buffers)
+        self._kept[key] = program
+        return program, True
+
+    def drop(self) -> None:
+        """Frees all contexts and graphs; nothing of them may be running."""
+        while self._kept:
+            self._kept.popitem()[1].close()
+
+    def _make(
+        self,
+        inputs: GenInputs,
+        schedule: FlowSchedule,
+        plan: GuidancePlan,
+        layouts: Sequence[GenLayout],
+        buffers: TickBuffers,
+    ) -> TickProgram:
+        solver = self._solvers.make(buffers, schedule, plan.scale, inputs, self._staging, self._stream)
+        branches: list[DeviceBranch] = []
+        try:
+            for name, layout in zip(BRANCHES, layouts):
+                branches.append(self._branch(name, gen_dims(inputs, layout.und_len, self._patch), layout, buffers))
+        except BaseException:
+            TickProgram(self._cuda, solver, branches, ()).close()
+            raise
+        guided = [plan.active(int(t)) for t in schedule.timesteps]
+        refusal: Optional[str] = None if self._capture else "switched off"
+        return TickProgram(self._cuda, solver, branches, guided, refusal=refusal)
+
+    def _branch(self, name: str, dims: dict[str, int], layout: GenLayout, buffers: TickBuffers) -> DeviceBranch:
+        rotary = self._rotary.generator(layout)
+        return DeviceBranch(
+            self._cuda, self._gen, dims, buffers, self._workspace, rotary, self._staging, name, self._stream
+        )
+
+    def _follow_workspace(self) -> bool:
+        """Drops what holds the workspace's old address, if it moved; says whether it did."""
+        moved = self._workspace.generation != self._generation
+        self._generation = self._workspace.generation
+        if moved:
+            self.drop()
+        return moved

@@ -1,0 +1,83 @@
+"""The small numpy model of tests/unit/runtime as engines on a simulated GPU, and the loop on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from device_engines import SOLVER_CONTRACT, FunctionEngine, solver_function
+from host_cuda import HostCuda
+
+from motedge.runtime.cuda.ledger import PINNED
+from motedge.runtime.denoise import DenoiseLoop
+from motedge.runtime.device.loop import DeviceLoop
+from motedge.runtime.device.solvers import SolverSource
+from motedge.runtime.device.workspace import Workspace
+
+
+@pytest.fixture
+def device_loop(model: Any, tables: Any) -> Any:
+    """`device_loop(...)`: a namespace of cuda, engines, loop; keyword arguments go to the engines or the loop."""
+    opened: list[SimpleNamespace] = []
+
+    def make(
+        functions: Any = None,
+        engine: Any = None,
+        cuda: Any = None,
+        kernels: Any = None,
+        **loop_options: Any,
+    ) -> SimpleNamespace:
+        cuda = cuda or HostCuda(deferred=True)
+        functions = {**model.functions, **(functions or {})}
+        scene = SimpleNamespace(cuda=cuda)
+        with cuda.current():
+            scene.und, scene.gen = (
+                FunctionEngine(cuda, model.contracts[graph], functions[graph], **(engine or {}))
+                for graph in ("und_prefill", "gen_step")
+            )
+            scene.solver = FunctionEngine(cuda, SOLVER_CONTRACT, functions.get("solver_step", solver_function))
+            scene.workspace = Workspace(cuda)
+            source = SolverSource(cuda, scene.workspace, kernels, scene.solver)
+            scene.loop = DeviceLoop(
+                cuda, scene.und, scene.gen, source, tables, model.config, scene.workspace, **loop_options
+            )
+
+        def run(*args: Any) -> Any:
+            with cuda.current():
+                return scene.loop.run(*args)
+
+        def close() -> None:
+            with cuda.current():
+                scene.loop.close()
+                scene.workspace.free()
+                for each in (scene.und, scene.gen, scene.solver):
+                    each.close()
+
+        scene.run, scene.close = run, close
+        opened.append(scene)
+        return scene
+
+    yield make
+    for scene in opened:
+        if not scene.cuda.closed:
+            scene.close()
+            assert set(scene.cuda.ledger) <= {PINNED}
+            scene.cuda.close()
+
+
+@pytest.fixture
+def host_loop(model: Any, tables: Any, numpy_engine: Callable[..., Any]) -> Any:
+    """The reference: the loop on the host, over the same functions."""
+
+    def make(functions: Any = None) -> DenoiseLoop:
+        functions = {**model.functions, **(functions or {})}
+        return DenoiseLoop(
+            numpy_engine("und_prefill", functions["und_prefill"]),
+            numpy_engine("gen_step", functions["gen_step"]),
+            tables,
+            model.config,
+        )
+
+    return make
