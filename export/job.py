@@ -19,7 +19,7 @@ from motedge.bundle import GraphEntry, Variant
 from motedge.checkpoint.fp8_layout import projection_scales
 from motedge.checkpoint.reader import Checkpoint
 from motedge.errors import BundleError, UsageError
-from motedge.export import describe, record
+from motedge.export import describe, record, solver_graph
 from motedge.export.journal import Journal
 from motedge.export.onnx_file import WEIGHTS_FOLDER, attach_weights, check_model, write_model
 from motedge.export.plan import ExportPlan, GraphPlan, make_plan
@@ -80,6 +80,7 @@ def export_bundle(checkpoint: Checkpoint, out: PathLike, options: ExportOptions)
     report = ExportReport(journal.root, journal.written)
 
     graphs = _export_graphs(plan, journal, report)
+    graphs[solver_graph.GRAPH] = _export_solver(plan, journal)
     with _timed(report, "tables"):
         tables = {spec.name: _export_table(spec, plan, journal) for spec in plan.tables}
     for name, source in tokenizer.items():
@@ -199,6 +200,19 @@ def _export_variant(graph: GraphPlan, spec: VariantSpec, plan: ExportPlan, journ
     weights = sorted({f"graphs/{WEIGHTS_FOLDER}/{slot.file}" for slot in slots})
     facts = describe.graph_facts(journal.root / file)
     return Variant(file, tuple(weights), spec.dialect, spec.dtype, spec.opset, facts=facts)
+
+
+def _export_solver(plan: ExportPlan, journal: Journal) -> GraphEntry:
+    name, variant, contract = solver_graph.GRAPH, solver_graph.VARIANT, plan.solver.to_dict()
+    contract_file, file = f"contracts/{name}.json", f"graphs/{name}.{variant}.onnx"
+    journal.make(contract_file, "contract", contract, lambda path: write_json(path, contract))
+    parts = [contract, variant, solver_graph.OPSET, describe.tool_versions()]
+    metadata = describe.graph_metadata(name, ())
+    if journal.make(file, "graph", parts, lambda path: solver_graph.write_solver(plan.solver, path, metadata)):
+        check_model(journal.root / file)
+    facts = describe.graph_facts(journal.root / file)
+    entry = Variant(file, (), solver_graph.DIALECT, solver_graph.DTYPE, solver_graph.OPSET, facts=facts)
+    return GraphEntry(contract_file, {variant: entry})
 
 
 def _export_table(spec: TableSpec, plan: ExportPlan, journal: Journal) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from motedge.bundle import Contract
 from motedge.checkpoint.reader import Checkpoint
 from motedge.errors import ExportError
+from motedge.export.contracts import solver_step
 from motedge.export.graphs import GRAPHS, GraphSpec
 from motedge.export.shapes import ShapeSet
 from motedge.export.tables import TableSpec, table_specs
@@ -45,6 +46,8 @@ class ExportPlan:
     checkpoint: Checkpoint
     shapes: ShapeSet
     graphs: list[GraphPlan]
+    # Contract of solver_step, which has no weights and one variant
+    solver: Contract
     tables: list[TableSpec]
 
     @property
@@ -65,7 +68,7 @@ class ExportPlan:
     @property
     def total_bytes(self) -> int:
         """Disk space that a fresh export takes at most."""
-        graphs = GRAPH_FILE_BYTES * sum(len(g.slots) for g in self.graphs)
+        graphs = GRAPH_FILE_BYTES * (1 + sum(len(g.slots) for g in self.graphs))
         return sum(self.weight_bytes.values()) + sum(self.table_bytes.values()) + graphs
 
 
@@ -91,4 +94,4 @@ def make_plan(checkpoint: Checkpoint, shapes: ShapeSet, variants: Sequence[Varia
             module = spec.empty_module(checkpoint, shapes, variant)
             plan.slots[variant] = place_weights(spec.name, DTYPES[variant.dtype], plan_weights(module))
         graphs.append(plan)
-    return ExportPlan(checkpoint, shapes, graphs, table_specs(config))
+    return ExportPlan(checkpoint, shapes, graphs, solver_step(config, shapes), table_specs(config))

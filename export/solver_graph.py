@@ -7,13 +7,16 @@ order of operations is theirs, so that an engine that rounds after each of them 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import onnx
 from onnx import helper
 
 from motedge.bundle import Contract, TensorSpec
 from motedge.export.contracts import SOLVER_COEFFICIENTS
+from motedge.files import atomic_open
 
 GRAPH = "solver_step"
 # The oldest library that runs this (TensorRT 8.6) reads opset 17; the newest does too
@@ -61,13 +64,21 @@ def solver_model(contract: Contract) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION, producer_name="motedge")
 
 
+def write_solver(contract: Contract, target: Path, metadata: Mapping[str, str]) -> None:
+    """Writes the graph atomically."""
+    model = solver_model(contract)
+    helper.set_model_props(model, dict(metadata))
+    with atomic_open(target) as stream:
+        stream.write(model.SerializeToString(deterministic=True))
+
+
 class _Nodes:
     """Nodes in order, named by number and operator as in the other graphs."""
 
     def __init__(self) -> None:
         self.made: list[onnx.NodeProto] = []
 
-    def add(self, kind: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: int | list[int]) -> None:
+    def add(self, kind: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> None:
         name = f"n{len(self.made):05d}/{kind}"
         self.made.append(helper.make_node(kind, list(inputs), list(outputs), name=name, **attributes))
 

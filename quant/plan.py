@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from motedge.bundle import Bundle
+from motedge.bundle import WEIGHTLESS_GRAPHS, Bundle
 from motedge.errors import BundleError, UsageError, closest
 from motedge.quant.recipe import Recipe
 from motedge.quant.schemes import Scheme
@@ -33,7 +33,9 @@ class QuantizePlan:
         return any(scheme.needs_calibration for sites in self.schemes.values() for scheme in sites.values())
 
     def bases(self, graph: str) -> list[str]:
-        """The unquantized variants of a graph that take part."""
+        """The unquantized variants of a graph that take part; all of one without weights."""
+        if graph in WEIGHTLESS_GRAPHS:
+            return list(self.bundle.graph(graph).variants)
         return [name for name in self.variants if name in self.bundle.graph(graph).variants]
 
     def weight_bytes(self, graph: str, variant: str) -> tuple[int, int]:
@@ -68,7 +70,7 @@ def make_plan(
     """
     if target is not None:
         recipe.check_target(target)
-    graphs = bundle.manifest.graphs
+    graphs = {name: entry for name, entry in bundle.manifest.graphs.items() if name not in WEIGHTLESS_GRAPHS}
     for graph in graphs:
         best_variant(bundle, graph)
     known = list(dict.fromkeys(name for g in graphs.values() for name, v in g.variants.items() if v.recipe is None))

@@ -80,6 +80,8 @@ class Candidate:
     opset: int
     # Schemes of its projections, each once
     schemes: tuple[Scheme, ...] = ()
+    # Whether it multiplies matrices, which tensor cores do in other types than fp32
+    has_weights: bool = True
 
 
 def engine_libraries(target: Target) -> list[EngineLibrary]:
@@ -187,7 +189,7 @@ def _gpu(target: Target, library: EngineLibrary, row: TensorRtVersion, candidate
         if any(scheme.weight == NVFP4 for scheme in candidate.schemes):
             source = precisions()["nvfp4"].cpu_source
             yield Reason("the emulation of nvfp4 in primitive-fp32 is for CPUs", source), True
-        else:
+        elif candidate.has_weights:
             source = "tensor cores take no fp32; TF32 is not used in strongly typed networks unless asked for"
             yield Reason("fp32 is many times slower than fp16 here", source), False
 

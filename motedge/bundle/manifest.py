@@ -10,6 +10,8 @@ from typing import Any, Optional, TypeVar
 from motedge.errors import BundleError, closest
 
 SCHEMA = "motedge.bundle/v1"
+# Graphs that have no weights and come in one variant, in fp32, for every engine library; older bundles have none
+WEIGHTLESS_GRAPHS = ("solver_step",)
 _Entry = TypeVar("_Entry")
 
 

@@ -102,14 +102,15 @@ def _checkpoint_of(source: Path, base: Any, out: Path) -> Iterator[Path]:
 
 
 def _export(old: Bundle, source: Path, out: str) -> Bundle:
-    from motedge.bundle import Bundle
+    from motedge.bundle import WEIGHTLESS_GRAPHS, Bundle
     from motedge.checkpoint.reader import Checkpoint
     from motedge.export.job import ExportOptions, export_bundle
     from motedge.export.shapes import ShapeSet
     from motedge.export.variants import VARIANTS
 
     checkpoint = Checkpoint.open(source)
-    known = {n for graph in old.manifest.graphs.values() for n, v in graph.variants.items() if v.recipe is None}
+    graphs = [entry for name, entry in old.manifest.graphs.items() if name not in WEIGHTLESS_GRAPHS]
+    known = {n for graph in graphs for n, v in graph.variants.items() if v.recipe is None}
     try:
         shapes = ShapeSet.from_dict(old.manifest.shape_set)
         variants = [VARIANTS[name] for name in sorted(known)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from motedge.bundle import Bundle, Contract, Variant
+from motedge.bundle import WEIGHTLESS_GRAPHS, Bundle, Contract, Variant
 from motedge.errors import BundleError, UsageError, closest
 from motedge.runtime.engine import Engine, EngineOptions
 
@@ -59,7 +59,7 @@ def open_engine(
 
     Args:
         bundle: the bundle.
-        graph: "und_prefill", "gen_step" or "vae_encoder".
+        graph: "und_prefill", "gen_step", "vae_encoder" or "solver_step".
         backend: one of BACKENDS.
         variant: an id such as "primitive-fp32"; None takes the backend's first choice that the bundle has.
         recipe: quantization recipe, such as "fp8"; graphs that it leaves alone run unquantized. None: unquantized,
@@ -89,6 +89,9 @@ def choose_variant(
 ) -> str:
     """The id of the variant that `open_engine` would load; see there for arguments and errors."""
     capability, variants = _capability(backend), bundle.graph(graph).variants
+    if graph in WEIGHTLESS_GRAPHS and variant not in variants:
+        # It has one for all: what is asked for is meant for the others
+        variant = None
     if variant is not None and variant in variants and recipe is None:
         return _require_runnable(capability, bundle, graph, variant)
     wanted = _of_recipe(graph, variants, recipe)

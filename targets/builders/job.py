@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from motedge.bundle import Bundle
+from motedge.bundle import WEIGHTLESS_GRAPHS, Bundle
 from motedge.errors import BundleError
 from motedge.files import sha256_file, write_json
 from motedge.runtime.backends.registry import choose_variant
@@ -93,7 +93,8 @@ def plan_engines(bundle: Bundle, target: Target, options: BuildOptions) -> tuple
     planned = []
     for choice in choices:
         asked = asked_types(bundle, choice)
-        source = _source(bundle, choice, [builder.name, version, capabilities, options.settings.to_dict(), asked])
+        settings = _settings(choice, options)
+        source = _source(bundle, choice, [builder.name, version, capabilities, settings.to_dict(), asked])
         file = engine_name(choice, capabilities, builder, version)
         done = any(_is_done(known, engine, file, source) for engine in known.engines)
         planned.append(PlannedEngine(choice, file, source, asked, capabilities, done))
@@ -171,6 +172,10 @@ def _choices(bundle: Bundle, target: Target, builder: Builder, options: BuildOpt
     )
 
 
+def _settings(choice: Choice, options: BuildOptions) -> BuildSettings:
+    return options.settings.without_weights() if choice.graph in WEIGHTLESS_GRAPHS else options.settings
+
+
 def _known(bundle: Bundle, target: Target) -> EngineFiles:
     """What build.json says so far. A damaged one is as good as none: everything is built anew."""
     folder = bundle.path(f"{ENGINES_FOLDER}/{target.id}")
@@ -211,7 +216,7 @@ def _request(
         dtype=choice.entry.dtype,
         asked=engine.asked,
         capabilities=engine.capabilities,
-        settings=options.settings,
+        settings=_settings(choice, options),
         out=folder / engine.file,
         # Tactics are timed on the device alone; engines made ahead of time are finished where they run
         timing_cache=cache if builder.name == TENSORRT else None,

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-from motedge.bundle import Bundle, Variant
+from motedge.bundle import WEIGHTLESS_GRAPHS, Bundle, Variant
 from motedge.errors import BundleError, UsageError, closest
 from motedge.quant.recipe import Recipe, builtin_recipes, parse_recipe
-from motedge.runtime.backends.registry import require_recipe
+from motedge.runtime.backends.registry import choose_variant, require_recipe
 
 # bf16 first: the type that the models were trained in. fp32 runs, slowly, and is never chosen unasked
 _DTYPES = ("bf16", "fp16")
@@ -38,7 +38,7 @@ def choose(
     variant: Optional[str] = None,
     recipe: Optional[str] = None,
 ) -> list[Choice]:
-    """The variant of every graph.
+    """The variant of every graph; of one without weights its only one, whatever is asked of the others.
 
     Args:
         bundle: the bundle.
@@ -58,7 +58,10 @@ def choose(
     for graph in bundle.manifest.graphs if graphs is None else graphs:
         if graph not in bundle.manifest.graphs:
             raise UsageError(f"the bundle has no graph {graph!r}", fix=closest(graph, bundle.manifest.graphs))
-        name = _best(graph, bundle.graph(graph).variants, dialects, compute_capability, variant, recipe)
+        if graph in WEIGHTLESS_GRAPHS:
+            name = choose_variant(bundle, graph)
+        else:
+            name = _best(graph, bundle.graph(graph).variants, dialects, compute_capability, variant, recipe)
         chosen.append(Choice(graph, name, bundle.variant(graph, name)))
     return chosen
 

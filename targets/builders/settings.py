@@ -39,6 +39,10 @@ class BuildSettings:
                 "the workspace does not fit", expected="more than 0, in GB (1e9 bytes)", got=self.workspace_gb
             )
 
+    def without_weights(self) -> BuildSettings:
+        """What is left of them for a graph that has no weights."""
+        return dataclasses.replace(self, weight_streaming=False, refittable=False, strip_weights=False)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
         return dataclasses.asdict(self)

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Optional
 
-from motedge.bundle import Bundle
+from motedge.bundle import WEIGHTLESS_GRAPHS, Bundle
 from motedge.errors import ContractError, MissingPackageError, MotedgeError
 from motedge.quant.schemes import quantized_opset
 from motedge.targets.catalog import Target, targets
@@ -138,7 +138,9 @@ class Planner:
         dialect, opset = planned.dialect, planned.opset
         if planned.applied is not None or planned.lacking is not None:
             opset = quantized_opset(opset, dialect, entry.dtype, sizes.schemes)
-        legality = judge(self.target, self.library, Candidate(dialect, entry.dtype, opset, sizes.schemes))
+        has_weights = planned.graph not in WEIGHTLESS_GRAPHS
+        candidate = Candidate(dialect, entry.dtype, opset, sizes.schemes, has_weights)
+        legality = judge(self.target, self.library, candidate)
         engine, build_peak = build_bytes(sizes, self.library)
         fused = self.library.row is not None
         workspace = int(WORKSPACE.value or 0) if fused else 0

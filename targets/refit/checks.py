@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Optional
 
-from motedge.bundle import Bundle
+from motedge.bundle import WEIGHTLESS_GRAPHS, Bundle
 from motedge.errors import BundleError, HostError, UsageError, closest
 from motedge.runtime.engine_files import EngineFile, EngineFiles
 from motedge.targets.builders.trt.builders import TensorRtBuilder
@@ -27,7 +27,7 @@ def require_refittable(old: Bundle, target: Target, graphs: Optional[Sequence[st
             raise UsageError(f"no engine of graph {graph!r} was built", fix=closest(graph, names))
     for engine in wanted_engines(files, graphs):
         # A stripped engine that has got its weights takes no others; which ones are meant is not known yet
-        if engine.refittable or engine.settings.get("strip_weights"):
+        if engine.graph in WEIGHTLESS_GRAPHS or engine.refittable or engine.settings.get("strip_weights"):
             continue
         on_cpu = engine.builder == "onnxruntime"
         raise UsageError(

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
-from motedge.bundle import Bundle
+from motedge.bundle import WEIGHTLESS_GRAPHS, Bundle
 from motedge.errors import UsageError
-from motedge.files import require_free, sha256_file, write_json
+from motedge.files import copy_file, require_free, sha256_file, write_json
 from motedge.runtime.engine_files import BUILD_FILE, EngineFile, EngineFiles
 from motedge.runtime.engine_files.gate import LoadHost, check_engine
 from motedge.runtime.engine_files.record import ENGINES_FOLDER
@@ -157,6 +157,9 @@ def _weight_bytes(new: Bundle, engine: EngineFile) -> int:
 
 def _write_one(refit: Refit, folder: Path, trusted: bool) -> EngineFile:
     out, start, old = folder / refit.planned.file, time.perf_counter(), refit.engine
+    if old.graph in WEIGHTLESS_GRAPHS:
+        copy_file(refit.plan, out)
+        return dataclasses.replace(old, file=refit.planned.file, source=refit.planned.source)
     library = refit.builder.library()
     memory = refit_plan(library, refit.plan, refit.model, out, trust_host_code=trusted)
     notes = [f"refitted from the engine of source {old.source[:12]}"]
