@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Optional
 
-from motedge.runtime.cuda import Cuda, CudaGraph, Stream
-from motedge.runtime.cuda.errors import CaptureError
+from motedge.runtime.cuda import Cuda, Stream
 from motedge.runtime.device.branch import DeviceBranch
+from motedge.runtime.device.captured import Captured
 from motedge.runtime.device.step_solver import StepSolver
-
-LOG = logging.getLogger(__name__)
 
 
 class TickProgram:
-    """Made for prompt lengths, schedule and guidance plan. What differs between ticks lies in the buffers.
-
-    The first launch enqueues piece by piece: an engine must have run once before it is captured. The second captures,
-    and from then on a tick is one launch. Where capture is refused it stays with the pieces; `refusal` says why.
-    """
+    """Made for prompt lengths, schedule and guidance plan. What differs between ticks lies in the buffers."""
 
     def __init__(
         self,
@@ -39,11 +32,9 @@ class TickProgram:
             guided: for each step, whether it takes both.
             refusal: why not to capture; None asks the engines.
         """
-        self._cuda, self._solver, self._branches, self._guided = cuda, solver, tuple(branches), tuple(guided)
-        reasons = [branch.capture_refusal for branch in branches]
-        self.refusal: Optional[str] = next((reason for reason in (refusal, *reasons) if reason), None)
-        self._warm = False
-        self._graph: Optional[CudaGraph] = None
+        self._solver, self._branches, self._guided = solver, tuple(branches), tuple(guided)
+        reasons = (refusal, *(branch.capture_refusal for branch in branches))
+        self._work = Captured(cuda, "the loop", self._enqueue, next((reason for reason in reasons if reason), None))
 
     @property
     def solver(self) -> StepSolver:
@@ -58,35 +49,23 @@ class TickProgram:
     @property
     def captured(self) -> bool:
         """Whether the next launch is one CUDA graph."""
-        return self._graph is not None
+        return self._work.captured
+
+    @property
+    def refusal(self) -> Optional[str]:
+        """Why it is not captured; None where it is, or will be."""
+        return self._work.refusal
 
     def launch(self, stream: Stream) -> None:
         """Enqueues the loop: from noise in the buffers to the denoised state."""
-        if self._graph is None and self._warm and self.refusal is None:
-            self._capture(stream)
-        if self._graph is not None:
-            self._graph.launch(stream)
-            return
-        self._enqueue(stream)
-        self._warm = True
+        self._work.launch(stream)
 
     def close(self) -> None:
         """Frees graph, branches and solver; harmless when repeated. Nothing of it may be running."""
-        if self._graph is not None:
-            self._graph.close()
-            self._graph = None
+        self._work.close()
         for branch in self._branches:
             branch.close()
         self._solver.close()
-
-    def _capture(self, stream: Stream) -> None:
-        # The library may still be at work on the stream for its first run
-        stream.synchronize()
-        try:
-            self._graph = self._cuda.capture(stream, lambda: self._enqueue(stream))
-        except CaptureError as error:
-            self.refusal = error.what + (f": {error.got}" if error.got else "")
-            LOG.warning("the loop is launched piece by piece, it can't be captured: %s", self.refusal)
 
     def _enqueue(self, stream: Stream) -> None:
         self._solver.begin(stream)

@@ -18,6 +18,7 @@ from motedge.runtime.policy.embodiments import find_embodiment
 from motedge.runtime.policy.policy import Policy
 from motedge.runtime.policy.seeds import RequestSeeds
 from motedge.runtime.policy.shape import PolicyShape
+from motedge.runtime.policy.tick import HostTick
 from motedge.runtime.request import SamplerSettings
 from motedge.runtime.tables import Tables
 from motedge.runtime.text import PromptTokenizer
@@ -93,7 +94,8 @@ def _assemble(bundle: Bundle, tables: Tables, parts: Mapping[str, Any], open_gra
         und, gen, vae = (opened.enter_context(contextlib.closing(open_graph(graph))) for graph in GRAPHS)
         noise = NoiseAhead(next_seed=lambda _: int(parts["seeds"].peek()))
         loop = DenoiseLoop(und, gen, tables, _model_config(bundle), noise=noise)
-        policy = Policy(vae=vae, loop=loop, gen_contract=gen.contract, engines=(und, gen), **parts)
+        tick = HostTick(vae, loop, parts["shape"], (und, gen))
+        policy = Policy(tick=tick, gen_contract=gen.contract, **parts)
         # From here on the policy closes them
         opened.pop_all()
     return policy

@@ -6,38 +6,22 @@ import threading
 import time
 from typing import Optional, Protocol
 
-import numpy as np
-
 from motedge.bundle import Contract
 from motedge.errors import ObservationError
-from motedge.runtime.engine import Engine, FloatArray, IntArray
-from motedge.runtime.finite import check_finite
-from motedge.runtime.policy.canvas import normalise, pad_canvas
+from motedge.runtime.engine import IntArray
 from motedge.runtime.policy.chunk import ActionChunk
 from motedge.runtime.policy.droid import pack_state, unpack_actions
 from motedge.runtime.policy.embodiments import Embodiment
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.prompt import Clip, build_prompt
-from motedge.runtime.policy.resize import Image, resize_bilinear
+from motedge.runtime.policy.resize import Image
 from motedge.runtime.policy.seeds import RequestSeeds
 from motedge.runtime.policy.shape import PolicyShape
-from motedge.runtime.policy.views import compose_views
-from motedge.runtime.request import GenInputs, GenResult, SamplerSettings
+from motedge.runtime.policy.tick import PolicyTick, TickRequest, view_image
+from motedge.runtime.request import SamplerSettings
 
 # Prompts whose token ids are kept; a robot changes its task rarely
 _KEPT_PROMPTS = 32
-
-
-class Loop(Protocol):
-    """What the policy needs of `motedge.runtime.denoise.DenoiseLoop`."""
-
-    def run(self, inputs: GenInputs, settings: SamplerSettings) -> GenResult:
-        """Denoises one request."""
-        ...
-
-    def close(self) -> None:
-        """Stops what runs in the background."""
-        ...
 
 
 class Tokenizer(Protocol):
@@ -54,8 +38,7 @@ class Policy:
     def __init__(
         self,
         *,
-        vae: Engine,
-        loop: Loop,
+        tick: PolicyTick,
         tokenizer: Tokenizer,
         gen_contract: Contract,
         shape: PolicyShape,
@@ -63,9 +46,8 @@ class Policy:
         settings: SamplerSettings,
         prompt_format: str,
         seeds: RequestSeeds,
-        engines: tuple[Engine, ...] = (),
     ) -> None:
-        """Takes over what `load_policy` opened; `engines` are closed with the policy, `vae` among them or not."""
+        """Takes over what `load_policy` opened; `tick` is closed with the policy."""
         if embodiment.protocol != "droid":
             raise ObservationError(
                 f"embodiment {embodiment.name!r} has no serving protocol here",
@@ -73,11 +55,8 @@ class Policy:
                 why="how its states and actions are packed is known for the released DROID policies only",
             )
         self.shape, self.embodiment, self.settings = shape, embodiment, settings
-        self._loop, self._tokenizer, self._contract, self._seeds = loop, tokenizer, gen_contract, seeds
-        self._prompt_format, self._engines = prompt_format, (*engines, vae)
-        self._vae = vae.context({})
-        self._canvas = np.zeros((1, 3, *shape.canvas), np.float32)
-        self._vae.set_input("image", self._canvas)
+        self._tick, self._tokenizer, self._contract, self._seeds = tick, tokenizer, gen_contract, seeds
+        self._prompt_format = prompt_format
         self._clip = Clip(shape.frames, shape.fps, shape.canvas)
         self._tokens: dict[str, IntArray] = {}
         self._lock = threading.Lock()
@@ -105,16 +84,11 @@ class Policy:
 
     def see(self, observation: Observation) -> tuple[Image, tuple[str, ...]]:
         """The image that the model is given, uint8 [content rows, columns, 3], and the views missing from it."""
-        if observation.image is not None:
-            return resize_bilinear(observation.image, self.shape.content), ()
-        image, missing = compose_views(observation.views or {})
-        return resize_bilinear(image, self.shape.content), missing
+        return view_image(observation, self.shape.content)
 
     def close(self) -> None:
         """Frees the engines and stops the noise thread. The policy can't act afterwards."""
-        self._loop.close()
-        for engine in self._engines:
-            engine.close()
+        self._tick.close()
 
     def __enter__(self) -> Policy:
         return self
@@ -127,24 +101,23 @@ class Policy:
         tokens = self._encode(observation.instruction)
         unconditional = self._encode("")
         clock.lap("tokenize_ms")
-        image, missing = self.see(observation)
-        normalise(pad_canvas(image, self.shape.canvas), out=self._canvas)
+        missing = self._tick.see(observation)
         clock.lap("image_ms")
-        latent = self._encode_image()
-        clock.lap("vae_ms")
         # Only now, so that a refused observation does not shift the seeds of those after it
         taken = self._seeds.take() if seed is None else seed
-        result = self._loop.run(self._inputs(observation, latent, tokens, unconditional, taken), settings)
-        clock.lap("loop_ms")
+        result = self._tick.run(self._request(observation, tokens, unconditional, taken), settings)
+        clock.lap("tick_ms")
         actions = unpack_actions(result.action)
         loop = result.timings
         timings = {
             **clock.laps_ms,
+            **result.stages_ms,
+            "loop_ms": loop.total_ms,
             "prefill_ms": loop.prefill_ms,
             "rope_ms": loop.rope_ms,
             "noise_ms": loop.noise_ms,
-            "gen_ms": sum(step.cond_ms + (step.uncond_ms or 0.0) for step in loop.steps),
-            "solver_ms": sum(step.solver_ms for step in loop.steps),
+            "gen_ms": loop.gen_ms,
+            "solver_ms": loop.solver_ms,
             "total_ms": clock.total_ms(),
         }
         return ActionChunk(
@@ -169,40 +142,20 @@ class Policy:
             source=observation.source,
         )
 
-    def _inputs(
-        self, observation: Observation, latent: FloatArray, tokens: IntArray, unconditional: IntArray, seed: int
-    ) -> GenInputs:
-        frames, height, width = self.shape.latent
-        vision = np.zeros((latent.shape[0], frames, height, width), np.float32)
-        vision[:, :1] = latent
-        noisy = np.ones(frames, np.float32), np.ones(self.shape.rows, np.float32)
-        for mask in noisy:
-            mask[0] = 0.0
-        return GenInputs(
-            vision_clean=vision,
-            vision_noisy=noisy[0],
+    def _request(self, observation: Observation, tokens: IntArray, unconditional: IntArray, seed: int) -> TickRequest:
+        return TickRequest(
             action_clean=pack_state(
                 observation.joint_position,
                 observation.gripper_position,
                 rows=self.shape.rows,
                 width=self._contract.sizes["Z"],
             ),
-            action_noisy=noisy[1],
             cond_tokens=tokens,
             uncond_tokens=unconditional,
-            fps=self.shape.fps,
             domain_id=self.embodiment.domain_id,
             raw_dim=len(self.embodiment.fields),
             seed=seed,
-            # Row 0 is the current state, so that action row i belongs to frame i
-            action_start_offset=0,
         )
-
-    def _encode_image(self) -> FloatArray:
-        self._vae.run()
-        latent: FloatArray = self._vae.output("latent")
-        check_finite(latent, "vae_encoder returned NaN or infinity")
-        return latent
 
     def _encode(self, instruction: str) -> IntArray:
         tokens = self._tokens.get(instruction)

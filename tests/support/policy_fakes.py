@@ -11,6 +11,7 @@ from motedge.runtime.policy.embodiments import find_embodiment
 from motedge.runtime.policy.policy import Policy
 from motedge.runtime.policy.seeds import RequestSeeds
 from motedge.runtime.policy.shape import PolicyShape
+from motedge.runtime.policy.tick import HostTick
 from motedge.runtime.request import GenInputs, GenResult, LoopCounters, LoopTimings, SamplerSettings, StepTiming
 
 MAX_TOKENS = 64
@@ -78,16 +79,16 @@ class FakeTokenizer:
 def make_policy(**changes) -> tuple[Policy, SimpleNamespace]:
     """A policy on fakes, and the fakes."""
     fakes = SimpleNamespace(vae=FakeVae(), loop=FakeLoop(), tokenizer=FakeTokenizer(), other=FakeVae())
+    vae, loop = changes.pop("vae", fakes.vae), changes.pop("loop", fakes.loop)
+    shape = changes.get("shape", SHAPE)
     options = {
-        "vae": fakes.vae,
-        "loop": fakes.loop,
+        "tick": HostTick(vae, loop, shape, (fakes.other,)),
         "tokenizer": fakes.tokenizer,
         "gen_contract": CONTRACT,
-        "shape": SHAPE,
+        "shape": shape,
         "embodiment": find_embodiment("droid_lerobot"),
         "settings": SamplerSettings(),
         "prompt_format": "json",
         "seeds": RequestSeeds(0),
-        "engines": (fakes.other,),
     }
     return Policy(**{**options, **changes}), fakes

@@ -1,0 +1,148 @@
+"""One tick of a policy below its words: images, latents and the loop, on the host or on a device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from motedge.runtime.engine import Engine, FloatArray, IntArray
+from motedge.runtime.finite import check_finite
+from motedge.runtime.policy.canvas import normalise, pad_canvas
+from motedge.runtime.policy.observation import Observation
+from motedge.runtime.policy.resize import Image, resize_bilinear
+from motedge.runtime.policy.shape import PolicyShape
+from motedge.runtime.policy.views import compose_views
+from motedge.runtime.request import GenInputs, GenResult, LoopCounters, LoopTimings, SamplerSettings
+
+
+@dataclass(frozen=True)
+class TickRequest:
+    """What the loop is asked for beside the image. Frame 0 and row 0 are clean: the image and the robot's state."""
+
+    # fp32 [A, Z], row 0 the state, zeros elsewhere
+    action_clean: FloatArray
+    # int64 [n] each, special tokens included
+    cond_tokens: IntArray
+    uncond_tokens: IntArray
+    # Row of the embodiment tables, and used channels of an action row
+    domain_id: int
+    raw_dim: int
+    # Of the noise
+    seed: int
+
+
+@dataclass(frozen=True)
+class TickResult:
+    """What came of it."""
+
+    # fp32 [A, Z], denoised, row 0 the state; belongs to the caller
+    action: FloatArray
+    timings: LoopTimings
+    counters: LoopCounters
+    # Wall time before the loop by stage, ms: "vae_ms", and what else the runner tells apart
+    stages_ms: Mapping[str, float]
+
+
+class PolicyTick(Protocol):
+    """Runs ticks on one set of engines. Not for two threads at once."""
+
+    def see(self, observation: Observation) -> tuple[str, ...]:
+        """Takes the images of the next `run`; returns the views that are missing and seen as black.
+
+        Raises:
+            ObservationError: an image that can't be brought into the model's shape.
+        """
+        ...
+
+    def run(self, request: TickRequest, settings: SamplerSettings) -> TickResult:
+        """Denoises the actions that follow what was seen.
+
+        Raises:
+            NonFiniteError: a graph returned NaN or infinity; names the graph, the step and the branch.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees what it holds, the engines included; harmless when repeated."""
+        ...
+
+
+class Loop(Protocol):
+    """What a tick on the host needs of `motedge.runtime.denoise.DenoiseLoop`."""
+
+    def run(self, inputs: GenInputs, settings: SamplerSettings) -> GenResult:
+        """Denoises one request."""
+        ...
+
+    def close(self) -> None:
+        """Stops what runs in the background."""
+        ...
+
+
+def view_image(observation: Observation, content: tuple[int, int]) -> tuple[Image, tuple[str, ...]]:
+    """The image that the model is given, uint8 [*content, 3], and the views missing from it."""
+    if observation.image is not None:
+        return resize_bilinear(observation.image, content), ()
+    image, missing = compose_views(observation.views or {})
+    return resize_bilinear(image, content), missing
+
+
+def gen_inputs(request: TickRequest, vision_clean: FloatArray, shape: PolicyShape) -> GenInputs:
+    """The loop's request; `vision_clean`: fp32 [C, T, h, w], read in frame 0 alone."""
+    noisy = np.ones(vision_clean.shape[1], np.float32), np.ones(len(request.action_clean), np.float32)
+    for mask in noisy:
+        mask[0] = 0.0
+    return GenInputs(
+        vision_clean=vision_clean,
+        vision_noisy=noisy[0],
+        action_clean=request.action_clean,
+        action_noisy=noisy[1],
+        cond_tokens=request.cond_tokens,
+        uncond_tokens=request.uncond_tokens,
+        fps=shape.fps,
+        domain_id=request.domain_id,
+        raw_dim=request.raw_dim,
+        seed=request.seed,
+        # Row 0 is the current state, so that action row i belongs to frame i
+        action_start_offset=0,
+    )
+
+
+class HostTick:
+    """Images and loop by numpy, graphs by engines with host arrays."""
+
+    def __init__(self, vae: Engine, loop: Loop, shape: PolicyShape, engines: tuple[Engine, ...] = ()) -> None:
+        """Takes over what it is given; `engines` are closed with it."""
+        self._loop, self._shape, self._engines = loop, shape, (*engines, vae)
+        self._vae = vae.context({})
+        self._canvas = np.zeros((1, 3, *shape.canvas), np.float32)
+        self._vae.set_input("image", self._canvas)
+
+    def see(self, observation: Observation) -> tuple[str, ...]:
+        """See `PolicyTick.see`."""
+        image, missing = view_image(observation, self._shape.content)
+        normalise(pad_canvas(image, self._shape.canvas), out=self._canvas)
+        return missing
+
+    def run(self, request: TickRequest, settings: SamplerSettings) -> TickResult:
+        """See `PolicyTick.run`."""
+        start = time.perf_counter()
+        self._vae.run()
+        latent: FloatArray = self._vae.output("latent")
+        check_finite(latent, "vae_encoder returned NaN or infinity")
+        vae_ms = 1e3 * (time.perf_counter() - start)
+        frames, height, width = self._shape.latent
+        vision = np.zeros((latent.shape[0], frames, height, width), np.float32)
+        vision[:, :1] = latent
+        result = self._loop.run(gen_inputs(request, vision, self._shape), settings)
+        return TickResult(result.action, result.timings, result.counters, {"vae_ms": vae_ms})
+
+    def close(self) -> None:
+        """See `PolicyTick.close`."""
+        self._loop.close()
+        for engine in self._engines:
+            engine.close()
