@@ -30,6 +30,7 @@ from motedge.runtime.policy.loader import sampler_settings
 from motedge.runtime.policy.resize import Image
 from motedge.runtime.policy.seeds import RequestSeeds
 from motedge.runtime.policy.shape import PolicyShape
+from motedge.runtime.policy.tick import HostTick
 from motedge.runtime.policy.views import COMPOSED_SIZE, view_regions
 from motedge.runtime.request import SamplerSettings
 from motedge.runtime.tables import Tables
@@ -145,17 +146,16 @@ def _assemble(bundle: Bundle, engines: Mapping[str, Engine], seed: int) -> Side:
     und, gen, vae = engines["und_prefill"], engines["gen_step"], engines["vae_encoder"]
     noise = NoiseAhead(next_seed=lambda _: seeds.peek())
     loop = DenoiseLoop(und, gen, Tables.open(bundle), manifest.model["config"], noise=noise)
+    shape = PolicyShape.from_manifest(manifest.shape_set, manifest.policy)
     policy = Policy(
-        vae=vae,
-        loop=loop,
+        tick=HostTick(vae, loop, shape, (und, gen)),
         tokenizer=PromptTokenizer.open(bundle),
         gen_contract=gen.contract,
-        shape=PolicyShape.from_manifest(manifest.shape_set, manifest.policy),
+        shape=shape,
         embodiment=find_embodiment(manifest.policy["embodiment"]),
         settings=sampler_settings(manifest.policy, {}),
         prompt_format=manifest.policy["prompt_format"],
         seeds=seeds,
-        engines=(und, gen),
     )
     return Side(policy, loop)
 

@@ -21,6 +21,7 @@ from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.policy import Policy
 from motedge.runtime.policy.seeds import RequestSeeds
 from motedge.runtime.policy.shape import PolicyShape
+from motedge.runtime.policy.tick import HostTick
 from motedge.runtime.prompt_cache import PromptCache
 from motedge.runtime.prompt_encoder import PromptEncoder
 from motedge.runtime.request import GenInputs, GenResult, LoopCounters, LoopTimings, SamplerSettings
@@ -40,12 +41,12 @@ class RequestReader:
         defaults = bundle.manifest.policy
         self.settings = sampler_settings(defaults, {})
         self._loop = _Listener(bundle.contract("gen_step"))
+        shape = PolicyShape.from_manifest(bundle.manifest.shape_set, defaults)
         self._policy = Policy(
-            vae=vae,
-            loop=self._loop,
+            tick=HostTick(vae, self._loop, shape),
             tokenizer=PromptTokenizer.open(bundle),
             gen_contract=bundle.contract("gen_step"),
-            shape=PolicyShape.from_manifest(bundle.manifest.shape_set, defaults),
+            shape=shape,
             embodiment=find_embodiment(str(defaults.get("embodiment", ""))),
             settings=self.settings,
             prompt_format=str(defaults.get("prompt_format", "json")),
