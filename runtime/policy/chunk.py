@@ -14,6 +14,9 @@ from motedge.runtime.engine import FloatArray
 from motedge.runtime.policy.droid import JOINTS
 
 SCHEMA = "motedge.action_chunk/v1"
+# "fresh": made from the observation that was given. "held": what is left of an earlier chunk, because no new one was
+# there by the deadline
+FRESH, HELD = "fresh", "held"
 _TABLE_HEAD_ROWS = 8
 
 
@@ -23,7 +26,7 @@ class ActionChunk:
 
     # fp32 [steps, 8]: absolute joint positions in rad, then the gripper's fraction closed
     actions: FloatArray
-    # Rows a second; row 0 is due one period after the observation
+    # Rows a second; row 0 is due `first_row + 1` periods after the observation
     rate_hz: float
     # Name and unit of each column
     field_names: tuple[str, ...]
@@ -41,8 +44,16 @@ class ActionChunk:
     details: Mapping[str, Any]
     # Where the observation came from, in words
     source: Optional[str] = None
+    # FRESH or HELD
+    kind: str = FRESH
+    # Rows of the chunk as it was made that came before row 0: their time has passed
+    first_row: int = 0
+    # From the observation that the actions come from to this answer, s; None where nobody measured it
+    age_s: Optional[float] = None
 
     def __post_init__(self) -> None:
+        if self.kind not in (FRESH, HELD) or self.first_row < 0 or (self.kind == FRESH and self.first_row):
+            raise InternalError(f"a {self.kind!r} action chunk that begins with row {self.first_row}")
         columns = len(self.field_names)
         if self.actions.ndim != 2 or self.actions.shape[1] != columns or len(self.units) != columns:
             raise InternalError(f"an action chunk of shape {self.actions.shape} with {columns} field names")
@@ -59,8 +70,8 @@ class ActionChunk:
 
     @property
     def time_s(self) -> FloatArray:
-        """When each row is due, fp32 [steps], seconds after the observation."""
-        return ((np.arange(len(self.actions)) + 1) / self.rate_hz).astype(np.float32)
+        """When each row is due, fp32 [steps], seconds after the observation that the actions come from."""
+        return ((np.arange(len(self.actions)) + 1 + self.first_row) / self.rate_hz).astype(np.float32)
 
     @property
     def finite(self) -> bool:
@@ -71,6 +82,9 @@ class ActionChunk:
         """JSON form; numbers keep all digits that fp32 has."""
         return {
             "schema": SCHEMA,
+            "kind": self.kind,
+            "first_row": self.first_row,
+            "age_s": None if self.age_s is None else round(self.age_s, 6),
             "embodiment": self.embodiment,
             "rate_hz": self.rate_hz,
             "fields": [{"name": name, "unit": unit} for name, unit in zip(self.field_names, self.units)],
@@ -95,6 +109,11 @@ class ActionChunk:
             "           s " + "".join(f"{unit:>9}" for unit in (["rad"] * JOINTS + ["closed"])),
             "-" * (13 + 9 * len(short)),
         ]
+        if self.kind == HELD:
+            age = "" if self.age_s is None else f" {self.age_s:.3f} s ago"
+            lines.insert(
+                0, f"HELD: what is left of the chunk of an observation{age}; {self.first_row} rows have passed"
+            )
         count = len(self.actions)
         skipped = not every_row and count > _TABLE_HEAD_ROWS + 1
         for index, (due, row) in enumerate(zip(self.time_s, self.actions)):
@@ -102,5 +121,5 @@ class ActionChunk:
                 if index == _TABLE_HEAD_ROWS - 1:
                     lines.append(f"    ...  {count - _TABLE_HEAD_ROWS} more")
                 continue
-            lines.append(f"{index + 1:>5} {due:>6.3f} " + "".join(f"{value:>9.4f}" for value in row))
+            lines.append(f"{index + 1 + self.first_row:>5} {due:>6.3f} " + "".join(f"{value:>9.4f}" for value in row))
         return "\n".join(lines)

@@ -1,0 +1,49 @@
+"""One rung of the ladder: sampler settings with a name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from motedge.errors import UsageError
+from motedge.runtime.request import SamplerSettings
+from motedge.runtime.schedule import FlowSchedule
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A way of sampling that a tick can be given."""
+
+    name: str
+    settings: SamplerSettings
+    # False where the network is asked for something that it was not trained for; replies say so
+    trained: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise UsageError("an operating point has no name", expected="a short text", got=repr(self.name))
+        if not isinstance(self.trained, bool):
+            raise UsageError(f"point {self.name!r}: trained is wrong", expected="true or false", got=repr(self.trained))
+        # Refuses now what the loop would refuse during a tick, such as two equal noise levels
+        self._schedule()
+
+    @property
+    def forwards(self) -> int:
+        """Forwards of the generator that a tick takes: one a step, two where guidance is active."""
+        return self.settings.guidance_plan().forwards(self._schedule().timesteps.tolist())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        interval = self.settings.guidance_interval
+        return {
+            "name": self.name,
+            "steps": self.settings.steps,
+            "shift": self.settings.shift,
+            "guidance": self.settings.guidance,
+            "guidance_interval": None if interval is None else list(interval),
+            "forwards": self.forwards,
+            "trained": self.trained,
+        }
+
+    def _schedule(self) -> FlowSchedule:
+        return FlowSchedule(self.settings.steps, self.settings.shift)
