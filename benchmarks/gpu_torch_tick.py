@@ -54,7 +54,7 @@ class TorchTick:
         raw = self._tables.embodiment_weights(self._robot.domain_id, len(self._robot.fields))
         names = ("in_weight", "in_bias", "out_weight", "out_bias")
         self._weights = {f"action_{name}": self._to_device(getattr(raw, name)) for name in names}
-        self._noise = NoiseAhead(next_seed=lambda seed: seed + 1)
+        self._noise = NoiseAhead(next_seed=lambda seed: seed)
         self._kept: dict[str, dict[str, Tensor]] = {}
         self._canvas = np.zeros((1, 3, *self._shape.canvas), np.float32)
 
