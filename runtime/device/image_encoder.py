@@ -41,6 +41,11 @@ class ImageEncoder:
         return self._block.pointer("image")
 
     @property
+    def latent_channels(self) -> int:
+        """C."""
+        return self._engine.contract.sizes["C"]
+
+    @property
     def launch_kind(self) -> str:
         """How the next encoding is launched, in words."""
         if self._work is None:

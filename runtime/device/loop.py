@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
-from motedge.runtime.cuda import Cuda
+from motedge.runtime.cuda import Cuda, Stream
 from motedge.runtime.cuda.errors import CudaError
 from motedge.runtime.device.buffers import BRANCHES, TickBuffers
 from motedge.runtime.device.layout import StateLayout
@@ -46,10 +46,10 @@ class DeviceLoop:
         tables: the bundle's tables.
         model_config: transformer/config.json (`manifest.model["config"]`).
         workspace: activation memory shared with the caller's other engines.
+        stream: on which everything runs.
         noise: draws the noise ahead, if it knows the next seed.
         capture: whether the loop is captured in a CUDA graph.
         max_programs: kinds of requests (prompt lengths, schedule, guidance) whose contexts and graphs are kept.
-        priority: of its stream: "high", "normal" or "low".
     """
 
     def __init__(
@@ -61,18 +61,18 @@ class DeviceLoop:
         tables: Tables,
         model_config: Mapping[str, Any],
         workspace: Workspace,
+        stream: Stream,
         *,
         noise: Optional[NoiseAhead] = None,
         capture: bool = True,
         max_programs: int = 4,
-        priority: str = "high",
     ) -> None:
         self._cuda, self._gen = cuda, gen
         self._noise = NoiseAhead() if noise is None else noise
         self._patch = int(model_config.get("latent_patch_size", 2))
         rotary = RotaryTable(tables.inv_freq(), model_config)
         self._weights = functools.lru_cache(maxsize=4)(tables.embodiment_weights)
-        self.stream = cuda.stream(priority)
+        self.stream = stream
         self._staging = Staging(cuda)
         self._marks = [cuda.event() for _ in range(2)]
         self._prompts = DevicePrompts(cuda, und, gen.dtype, tables, rotary, workspace)

@@ -41,7 +41,15 @@ def device_loop(model: Any, tables: Any) -> Any:
             scene.workspace = Workspace(cuda)
             source = SolverSource(cuda, scene.workspace, kernels, scene.solver)
             scene.loop = DeviceLoop(
-                cuda, scene.und, scene.gen, source, tables, model.config, scene.workspace, **loop_options
+                cuda,
+                scene.und,
+                scene.gen,
+                source,
+                tables,
+                model.config,
+                scene.workspace,
+                cuda.stream("high"),
+                **loop_options,
             )
 
         def run(*args: Any) -> Any:
