@@ -18,12 +18,13 @@ from motedge.runtime.policy.embodiments import find_embodiment
 from motedge.runtime.policy.policy import Policy
 from motedge.runtime.policy.seeds import RequestSeeds
 from motedge.runtime.policy.shape import PolicyShape
-from motedge.runtime.policy.tick import HostTick
+from motedge.runtime.policy.tick import HostTick, PolicyTick
 from motedge.runtime.request import SamplerSettings
 from motedge.runtime.tables import Tables
 from motedge.runtime.text import PromptTokenizer
 
 CHECKS = ("full", "size")
+DEVICE_BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda")
 GRAPHS = ("und_prefill", "gen_step", "vae_encoder")
 # What a policy reads beside its engines' files, by role in the manifest
 _ROLES = ("table", "tokenizer")
@@ -40,6 +41,11 @@ def load_policy(
     deterministic_seed: bool = False,
     embodiment: Optional[str] = None,
     threads: Optional[int] = None,
+    target: Optional[str] = None,
+    ordinal: int = 0,
+    priority: str = "high",
+    cuda_graph: bool = True,
+    kernels: bool = True,
     **settings: Any,
 ) -> Policy:
     """Opens a bundle's policy.
@@ -54,6 +60,11 @@ def load_policy(
         deterministic_seed: The same seed for every request.
         embodiment: None takes the bundle's own.
         threads: CPU threads; None leaves it to the backend.
+        target: On a GPU: folder of `engines/` to take; None takes the one that fits the GPU.
+        ordinal: On a GPU: its number.
+        priority: On a GPU: of its stream, "high" (before other work), "normal" or "low".
+        cuda_graph: On a GPU: whether the loop is captured in a CUDA graph.
+        kernels: On a GPU: whether the compiled kernels are used where they are there.
         settings: Fields of `SamplerSettings` that differ from the bundle's.
 
     Raises:
@@ -75,30 +86,43 @@ def load_policy(
     bundle.check_files(_read_by_policy(bundle), content=content)
     tokenizer = PromptTokenizer.open(bundle)
     tables = Tables.open(bundle)
-    parts = {
-        "tokenizer": tokenizer,
-        "shape": shape,
-        "embodiment": robot,
-        "settings": sampler,
-        "prompt_format": str(defaults.get("prompt_format", "json")),
-        "seeds": seeds,
-    }
     options = EngineOptions(threads=threads, check_content=content)
-    choice: Any = {"backend": engine, "variant": variant, "recipe": recipe}
-    return _assemble(bundle, tables, parts, lambda graph: open_engine(bundle, graph, options=options, **choice))
+    if engine in DEVICE_BACKENDS:
+        from motedge.runtime.policy.device_loader import DeviceSettings, open_device_tick
+
+        on_gpu = DeviceSettings(engine, target, variant, recipe, ordinal, priority, cuda_graph, kernels)
+        tick: PolicyTick = open_device_tick(bundle, tables, shape, seeds, _model_config(bundle), options, on_gpu)
+    else:
+        choice: Any = {"backend": engine, "variant": variant, "recipe": recipe, "options": options}
+        tick = _host_tick(bundle, tables, shape, seeds, lambda graph: open_engine(bundle, graph, **choice))
+    try:
+        return Policy(
+            tick=tick,
+            gen_contract=bundle.contract("gen_step"),
+            tokenizer=tokenizer,
+            shape=shape,
+            embodiment=robot,
+            settings=sampler,
+            prompt_format=str(defaults.get("prompt_format", "json")),
+            seeds=seeds,
+        )
+    except BaseException:
+        tick.close()
+        raise
 
 
-def _assemble(bundle: Bundle, tables: Tables, parts: Mapping[str, Any], open_graph: Callable[[str], Engine]) -> Policy:
-    """Opens the engines and puts the policy together; closes what is open already if something fails."""
+def _host_tick(
+    bundle: Bundle, tables: Tables, shape: PolicyShape, seeds: RequestSeeds, open_graph: Callable[[str], Engine]
+) -> HostTick:
+    """Opens the engines and puts the tick together; closes what is open already if something fails."""
     with contextlib.ExitStack() as opened:
         und, gen, vae = (opened.enter_context(contextlib.closing(open_graph(graph))) for graph in GRAPHS)
-        noise = NoiseAhead(next_seed=lambda _: int(parts["seeds"].peek()))
+        noise = NoiseAhead(next_seed=lambda _: int(seeds.peek()))
         loop = DenoiseLoop(und, gen, tables, _model_config(bundle), noise=noise)
-        tick = HostTick(vae, loop, parts["shape"], (und, gen))
-        policy = Policy(tick=tick, gen_contract=gen.contract, **parts)
-        # From here on the policy closes them
+        tick = HostTick(vae, loop, shape, (und, gen))
+        # From here on the tick closes them
         opened.pop_all()
-    return policy
+    return tick
 
 
 def sampler_settings(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> SamplerSettings:

@@ -1,0 +1,159 @@
+"""Opening a policy's tick on a GPU: context, engines, workspace and loop, in an order in which each can fail."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from motedge.bundle import Bundle
+from motedge.errors import UsageError
+from motedge.runtime.backends.device_registry import open_device_engine
+from motedge.runtime.cuda.choose import open_cuda
+from motedge.runtime.cuda.interface import PRIORITIES, Cuda
+from motedge.runtime.cuda.recover import reset_context
+from motedge.runtime.device.graph_solver import GRAPH as SOLVER
+from motedge.runtime.device.image_encoder import ImageEncoder
+from motedge.runtime.device.loop import DeviceLoop
+from motedge.runtime.device.solvers import SolverSource
+from motedge.runtime.device.workspace import Workspace
+from motedge.runtime.device_engine import DeviceEngine
+from motedge.runtime.engine import EngineOptions
+from motedge.runtime.kernels import KernelLibrary
+from motedge.runtime.noise import NoiseAhead
+from motedge.runtime.policy.device_sight import make_sight
+from motedge.runtime.policy.device_tick import DeviceTick
+from motedge.runtime.policy.recovery import RecoveringTick
+from motedge.runtime.policy.seeds import RequestSeeds
+from motedge.runtime.policy.shape import PolicyShape
+from motedge.runtime.tables import Tables
+
+GRAPHS = ("und_prefill", "gen_step", "vae_encoder")
+
+
+@dataclass(frozen=True)
+class DeviceSettings:
+    """How a policy uses the GPU."""
+
+    # "tensorrt", "tensorrt-rtx" or "onnxruntime-cuda"
+    backend: str
+    # Folder of engines/ to take; None: the one that fits this GPU
+    target: Optional[str] = None
+    variant: Optional[str] = None
+    recipe: Optional[str] = None
+    # Number of the GPU
+    ordinal: int = 0
+    # Of the stream: "high" before other work on the GPU, "normal", or "low" after it
+    priority: str = "high"
+    # Whether work is captured in CUDA graphs
+    capture: bool = True
+    # Whether the compiled kernels are used where they are there
+    kernels: bool = True
+
+    def __post_init__(self) -> None:
+        if self.priority not in PRIORITIES:
+            raise UsageError("unknown stream priority", expected=" or ".join(PRIORITIES), got=self.priority)
+
+
+def open_device_tick(
+    bundle: Bundle,
+    tables: Tables,
+    shape: PolicyShape,
+    seeds: RequestSeeds,
+    model_config: Mapping[str, Any],
+    options: EngineOptions,
+    settings: DeviceSettings,
+) -> RecoveringTick:
+    """A tick on the GPU that survives one loss of its context.
+
+    Raises:
+        HostError: no GPU, no driver, a library missing; an engine of another GPU or version; too little memory.
+        BundleError: an engine or graph is missing, changed or damaged.
+    """
+
+    def make() -> DeviceTick:
+        cuda = open_cuda(settings.ordinal)
+        with cuda.current(), contextlib.ExitStack() as opened:
+            opened.callback(cuda.close)
+            tick = _assemble(opened, cuda, bundle, tables, shape, seeds, model_config, options, settings)
+            # From here on the tick closes them
+            opened.pop_all()
+        return tick
+
+    return RecoveringTick(make, lambda: reset_context(settings.ordinal))
+
+
+def _assemble(
+    opened: contextlib.ExitStack,
+    cuda: Cuda,
+    bundle: Bundle,
+    tables: Tables,
+    shape: PolicyShape,
+    seeds: RequestSeeds,
+    model_config: Mapping[str, Any],
+    options: EngineOptions,
+    settings: DeviceSettings,
+) -> DeviceTick:
+    stream = cuda.stream(settings.priority)
+
+    def load(graph: str) -> DeviceEngine:
+        engine = open_device_engine(
+            bundle,
+            graph,
+            cuda,
+            backend=settings.backend,
+            variant=settings.variant,
+            recipe=settings.recipe,
+            target=settings.target,
+            options=options,
+            stream=stream,
+        )
+        opened.callback(engine.close)
+        return engine
+
+    kernels, lacking = KernelLibrary.find(cuda) if settings.kernels else (None, "switched off")
+    notes = [] if lacking is None else [f"solver and images without the compiled kernels: {lacking}"]
+    # The largest first: what does not fit fails before the rest is loaded
+    gen = load("gen_step")
+    und, vae = load("und_prefill"), load("vae_encoder")
+    solver = None if kernels is not None else load(SOLVER)
+    workspace = Workspace(cuda)
+    opened.callback(workspace.free)
+    _cover(workspace, gen, shape, model_config)
+    _cover(workspace, und, shape, model_config)
+    refusal = None if settings.capture else "switched off"
+    encoder = ImageEncoder(cuda, vae, workspace, refusal=refusal)
+    opened.callback(encoder.close)
+    noise = NoiseAhead(next_seed=lambda _: int(seeds.peek()))
+    loop = DeviceLoop(
+        cuda,
+        und,
+        gen,
+        SolverSource(cuda, workspace, kernels, solver),
+        tables,
+        model_config,
+        workspace,
+        stream,
+        noise=noise,
+        capture=settings.capture,
+    )
+    opened.callback(loop.close)
+    sight, note = make_sight(cuda, kernels, encoder, shape)
+    notes += [note] if note else []
+    engines = [engine for engine in (und, gen, vae, solver) if engine is not None]
+    return DeviceTick(cuda, engines, workspace, encoder, loop, sight, shape, notes)
+
+
+def _cover(workspace: Workspace, engine: DeviceEngine, shape: PolicyShape, model_config: Mapping[str, Any]) -> None:
+    """Sizes the workspace for the longest prompt, so that it does not move later."""
+    frames, rows, columns = shape.latent
+    patch = int(model_config.get("latent_patch_size", 2))
+    tokens = frames * -(-rows // patch) * -(-columns // patch) + shape.rows
+    profile = engine.contract.profile
+    wanted = {"T": frames, "A": shape.rows, "N": tokens, **{name: profile[name][2] for name in "US" if name in profile}}
+    context = engine.context({name: size for name, size in wanted.items() if name in profile})
+    try:
+        workspace.cover(context.activation_bytes)
+    finally:
+        context.close()

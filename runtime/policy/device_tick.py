@@ -1,0 +1,115 @@
+"""A policy's tick on a GPU: the image goes up, the actions come down, everything between stays there."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from motedge.runtime.cuda import Cuda, Stream
+from motedge.runtime.device.image_encoder import ImageEncoder
+from motedge.runtime.device.loop import DeviceLoop
+from motedge.runtime.device.workspace import Workspace
+from motedge.runtime.device_engine import DeviceEngine
+from motedge.runtime.engine import FloatArray
+from motedge.runtime.policy.canvas import normalise, pad_canvas
+from motedge.runtime.policy.observation import Observation
+from motedge.runtime.policy.shape import PolicyShape
+from motedge.runtime.policy.tick import TickRequest, TickResult, gen_inputs, view_image
+from motedge.runtime.request import SamplerSettings
+
+
+class Sight(Protocol):
+    """Brings an observation's images onto the encoder's canvas on the device."""
+
+    def see(self, observation: Observation, stream: Stream) -> tuple[str, ...]:
+        """Enqueues it; returns the missing views. ObservationError where that can't be done."""
+        ...
+
+    def close(self) -> None:
+        """Frees its own memory; harmless when repeated."""
+        ...
+
+
+class HostSight:
+    """Composes and normalises with numpy, then uploads: for installations without the compiled kernels."""
+
+    def __init__(self, encoder: ImageEncoder, shape: PolicyShape) -> None:
+        self._encoder, self._shape = encoder, shape
+
+    def see(self, observation: Observation, stream: Stream) -> tuple[str, ...]:
+        """See `Sight.see`."""
+        image, missing = view_image(observation, self._shape.content)
+        # The canvas may still be on its way up, if the last observation was never acted on
+        stream.synchronize()
+        normalise(pad_canvas(image, self._shape.canvas), out=self._encoder.canvas)
+        self._encoder.upload(stream)
+        return missing
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class DeviceTick:
+    """A `PolicyTick`. Takes over everything it is given and closes it in order, the CUDA context last."""
+
+    def __init__(
+        self,
+        cuda: Cuda,
+        engines: Sequence[DeviceEngine],
+        workspace: Workspace,
+        encoder: ImageEncoder,
+        loop: DeviceLoop,
+        sight: Sight,
+        shape: PolicyShape,
+        notes: Sequence[str] = (),
+    ) -> None:
+        """`engines`: all that must be closed; `notes`: what is not as it could be, in words."""
+        self._cuda, self._engines, self._workspace = cuda, tuple(engines), workspace
+        self._encoder, self._loop, self._sight, self._shape = encoder, loop, sight, shape
+        self.notes = tuple(notes)
+        channels = encoder.latent_channels
+        # Gives the shape alone; the clean frame is put in place on the device
+        self._no_vision: FloatArray = np.zeros((channels, *shape.latent), np.float32)
+        self._seen_at = 0.0
+        self._closed = False
+
+    def see(self, observation: Observation) -> tuple[str, ...]:
+        """See `PolicyTick.see`. Enqueues alone: nothing is waited for."""
+        with self._cuda.current():
+            return self._sight.see(observation, self._loop.stream)
+
+    def run(self, request: TickRequest, settings: SamplerSettings) -> TickResult:
+        """See `PolicyTick.run`."""
+        start = time.perf_counter()
+        inputs = gen_inputs(request, self._no_vision, self._shape)
+        with self._cuda.current():
+            stream = self._loop.stream
+            self._encoder.encode(stream)
+            enqueued_ms = 1e3 * (time.perf_counter() - start)
+            result = self._loop.denoise(
+                inputs, settings, lambda buffers: self._encoder.place(buffers, stream), vision=False
+            )
+        return TickResult(result.action, result.timings, result.counters, {"vae_enqueue_ms": enqueued_ms})
+
+    def memory_bytes(self) -> dict[str, int]:
+        """What it holds of the GPU's memory, by purpose; weights as near as the libraries tell."""
+        weights = {f"weights of {engine.contract.graph}": engine.weight_bytes for engine in self._engines}
+        return {**weights, **self._cuda.ledger}
+
+    def close(self) -> None:
+        """See `PolicyTick.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.ExitStack() as stack:
+            # Called in reverse, each even if another fails
+            stack.callback(self._cuda.close)
+            stack.enter_context(self._cuda.current())
+            for engine in self._engines:
+                stack.callback(engine.close)
+            for part in (self._workspace.free, self._encoder.close, self._sight.close, self._loop.close):
+                stack.callback(part)

@@ -1,0 +1,171 @@
+"""A policy's tick on a (simulated) device against the tick on the host, and what happens when the context is lost."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from device_engines import SOLVER_CONTRACT, FunctionEngine, solver_function
+from host_cuda import HostCuda
+
+from motedge.errors import HostError
+from motedge.runtime.cuda.errors import StickyCudaError
+from motedge.runtime.cuda.ledger import PINNED
+from motedge.runtime.device.image_encoder import ImageEncoder
+from motedge.runtime.device.loop import DeviceLoop
+from motedge.runtime.device.solvers import SolverSource
+from motedge.runtime.device.workspace import Workspace
+from motedge.runtime.finite import NonFiniteError
+from motedge.runtime.policy.device_tick import DeviceTick, HostSight
+from motedge.runtime.policy.observation import Observation
+from motedge.runtime.policy.recovery import RecoveringTick
+from motedge.runtime.policy.shape import PolicyShape
+from motedge.runtime.policy.tick import HostTick, TickRequest
+from motedge.runtime.request import SamplerSettings
+
+SHAPE = PolicyShape(canvas=(8, 8), content=(6, 8), frames=9, latent=(3, 3, 4), rows=5, fps=15.0)
+SETTINGS = SamplerSettings(steps=4, guidance=3.0)
+
+
+def observation(seed: int) -> Observation:
+    image = np.random.RandomState(seed).randint(0, 256, (540, 640, 3)).astype(np.uint8)
+    return Observation(np.zeros(7), 0.5, "go", image=image)
+
+
+def request(seed: int) -> TickRequest:
+    action = np.zeros((5, 4), np.float32)
+    action[0, :3] = (0.1, -0.2, 0.3)
+    return TickRequest(action, np.array([7, 3, 9], np.int64), np.array([7, 4], np.int64), 1, 3, seed)
+
+
+@pytest.fixture
+def tick_scene(model: Any, tables: Any, host_loop: Any, numpy_engine: Any) -> Any:
+    def make(functions: Any = None) -> SimpleNamespace:
+        functions = {**model.functions, **(functions or {})}
+        cuda = HostCuda(deferred=True)
+        engines: dict[str, Any] = {
+            graph: FunctionEngine(cuda, contract, functions[graph], workspace_bytes=lambda dims: 4096)
+            for graph, contract in model.contracts.items()
+        }
+        engines["solver_step"] = FunctionEngine(cuda, SOLVER_CONTRACT, solver_function)
+        with cuda.current():
+            workspace = Workspace(cuda)
+            encoder = ImageEncoder(cuda, engines["vae_encoder"], workspace)
+            source = SolverSource(cuda, workspace, None, engines["solver_step"])
+            loop = DeviceLoop(
+                cuda,
+                engines["und_prefill"],
+                engines["gen_step"],
+                source,
+                tables,
+                model.config,
+                workspace,
+                cuda.stream("high"),
+            )
+            sight = HostSight(encoder, SHAPE)
+        tick = DeviceTick(cuda, list(engines.values()), workspace, encoder, loop, sight, SHAPE)
+        host = HostTick(numpy_engine("vae_encoder", functions["vae_encoder"]), host_loop(functions), SHAPE)
+        return SimpleNamespace(cuda=cuda, engines=engines, tick=tick, host=host, encoder=encoder)
+
+    return make
+
+
+def test_equals_the_host_and_stays_on_the_device(tick_scene: Any) -> None:
+    scene = tick_scene()
+    for seed in range(4):
+        before = scene.cuda.counts["graph launch"]
+        for tick in (scene.tick, scene.host):
+            assert tick.see(observation(seed)) == ()
+        result, expected = scene.tick.run(request(seed), SETTINGS), scene.host.run(request(seed), SETTINGS)
+        np.testing.assert_allclose(result.action, expected.action, rtol=0, atol=3e-6)
+        # Two graphs: the encoder's and the loop's
+        assert scene.cuda.counts["graph launch"] - before == (2 if seed else 0)
+    assert scene.encoder.launch_kind == "one CUDA graph"
+    assert result.timings.gen_ms > 0 and result.counters.prompt_hits == 2
+
+
+def test_seen_twice_acts_on_the_last(tick_scene: Any) -> None:
+    scene = tick_scene()
+    scene.tick.see(observation(1))
+    scene.tick.see(observation(2))
+    scene.host.see(observation(2))
+    expected = scene.host.run(request(0), SETTINGS)
+    np.testing.assert_allclose(scene.tick.run(request(0), SETTINGS).action, expected.action, rtol=0, atol=3e-6)
+
+
+def test_close_gives_everything_back(tick_scene: Any) -> None:
+    scene = tick_scene()
+    scene.tick.see(observation(1))
+    scene.tick.run(request(0), SETTINGS)
+    held = scene.tick.memory_bytes()
+    assert held["weights of gen_step"] == 1000 and held["activations"] == 4096 and held["tick buffers"] > 0
+    freed: dict[str, int] = {}
+    close = scene.cuda.close
+    scene.cuda.close = lambda: (freed.update(scene.cuda.ledger), close())
+    scene.tick.close()
+    scene.tick.close()
+    assert set(freed) == {PINNED} and scene.cuda.closed
+    assert all(engine.counts["closed"] == 1 for engine in scene.engines.values())
+
+
+def test_nan_of_the_encoder_is_named(tick_scene: Any, model: Any) -> None:
+    scene = tick_scene({"vae_encoder": lambda x: [model.functions["vae_encoder"](x)[0] * np.nan]})
+    scene.tick.see(observation(0))
+    with pytest.raises(NonFiniteError, match="vae_encoder"):
+        scene.tick.run(request(0), SETTINGS)
+
+
+class Recovery:
+    """A RecoveringTick, the scenes that it made, and how often the context was reset."""
+
+    def __init__(self, tick_scene: Any) -> None:
+        self.scenes: list[Any] = []
+        self.resets = 0
+        self._tick_scene = tick_scene
+        self.tick = RecoveringTick(self._make, self._reset)
+
+    def _make(self) -> Any:
+        self.scenes.append(self._tick_scene())
+        return self.scenes[-1].tick
+
+    def _reset(self) -> None:
+        self.resets += 1
+
+    def crash(self, call: str = "synchronize") -> None:
+        self.scenes[-1].cuda.inject(call, StickyCudaError("a kernel read an illegal address"))
+
+
+@pytest.mark.parametrize("call", ["synchronize", "copy"])
+def test_a_lost_context_is_rebuilt_once(tick_scene: Any, call: str, caplog: Any) -> None:
+    recovery = Recovery(tick_scene)
+    tick = recovery.tick
+    tick.see(observation(3))
+    tick.run(request(3), SETTINGS)
+    expected = recovery.scenes[0].host
+    recovery.crash(call)
+    tick.see(observation(4))
+    expected.see(observation(4))
+    result = tick.run(request(4), SETTINGS)
+    np.testing.assert_allclose(result.action, expected.run(request(4), SETTINGS).action, rtol=0, atol=3e-6)
+    assert tick.rebuilds == 1 and recovery.resets == 1 and len(recovery.scenes) == 2
+    assert "lost" in caplog.text
+    recovery.crash(call)
+    with pytest.raises(StickyCudaError, match="illegal"):
+        tick.see(observation(5))
+        tick.run(request(5), SETTINGS)
+    with pytest.raises(HostError, match="can't be used any more"):
+        tick.see(observation(6))
+    assert len(recovery.scenes) == 2
+    tick.close()
+
+
+def test_the_reply_says_that_the_context_was_rebuilt(tick_scene: Any) -> None:
+    recovery = Recovery(tick_scene)
+    recovery.tick.see(observation(0))
+    recovery.crash("record")
+    assert "rebuilt" in recovery.tick.run(request(0), SETTINGS).counters.launch
+    recovery.tick.close()
+    with pytest.raises(HostError, match="closed"):
+        recovery.tick.see(observation(0))
