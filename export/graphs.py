@@ -35,7 +35,7 @@ class GraphSpec:
     # "und", "gen", or None where no layer squares its activations
     tower: str | None
     build: Callable[[Checkpoint, Precision, ShapeSet], nn.Module]
-    # Turns the module, on the meta device, into the graph
+    # Turns the module, on the meta device, into the graph, in the opset of the dialect
     assemble: Callable[[Any, Contract, VariantSpec], ir.Model]
 
     def store(self, checkpoint: Checkpoint) -> TensorStore:

@@ -19,14 +19,14 @@ from motedge.bundle import GraphEntry, Variant
 from motedge.checkpoint.fp8_layout import projection_scales
 from motedge.checkpoint.reader import Checkpoint
 from motedge.errors import BundleError, UsageError
-from motedge.export import describe, record, solver_graph
+from motedge.export import describe, opset17, record, solver_graph
 from motedge.export.journal import Journal
 from motedge.export.onnx_file import WEIGHTS_FOLDER, attach_weights, check_model, write_model
 from motedge.export.plan import ExportPlan, GraphPlan, make_plan
 from motedge.export.progress import ByteProgress
 from motedge.export.shapes import ShapeSet
 from motedge.export.tables import TableSpec, table_dtype, write_table
-from motedge.export.variants import VARIANTS, VariantSpec
+from motedge.export.variants import TEST_VARIANTS, VARIANTS, VariantSpec
 from motedge.export.weights import write_weights
 from motedge.files import PathLike, copy_file, require_free, sha256_file, write_json
 
@@ -179,7 +179,7 @@ def _export_graph(graph: GraphPlan, plan: ExportPlan, journal: Journal) -> Graph
     variants = dict(known.variants) if known and not renewed else {}
     for spec in graph.slots:
         variants[spec.id] = _export_variant(graph, spec, plan, journal)
-    order = {name: index for index, name in enumerate(VARIANTS)}
+    order = {name: index for index, name in enumerate((*VARIANTS, *TEST_VARIANTS))}
     ordered = sorted(variants.items(), key=lambda item: order.get(item[0], len(order)))
     return GraphEntry(contract_file, dict(ordered))
 
@@ -192,6 +192,8 @@ def _export_variant(graph: GraphPlan, spec: VariantSpec, plan: ExportPlan, journ
         ranges = graph.spec.relu2_ranges(plan.checkpoint, spec)
         module = graph.spec.empty_module(plan.checkpoint, plan.shapes, spec, ranges)
         model = graph.spec.assemble(module, graph.contract, spec)
+        if spec.lowered == opset17.OPSET:
+            opset17.lower_to_opset17(model)
         attach_weights(model, slots)
         write_model(model, path, describe.graph_metadata(graph.spec.name, ranges))
 

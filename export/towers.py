@@ -72,8 +72,8 @@ def assemble_whole(module: nn.Module, contract: Contract, variant: VariantSpec) 
 
 
 def _start(contract: Contract, variant: VariantSpec) -> tuple[TraceSettings, Assembly]:
-    settings = TraceSettings(variant.dtype, variant.opset, contract.sizes, contract.profile)
-    return settings, Assembly(contract, dtype=variant.dtype, opset=variant.opset)
+    settings = TraceSettings(variant.dtype, variant.traced_opset, contract.sizes, contract.profile)
+    return settings, Assembly(contract, dtype=variant.dtype, opset=variant.traced_opset)
 
 
 def _inner(name: str, *dims: str | int) -> TensorSpec:

@@ -19,16 +19,23 @@ class VariantSpec:
     dialect: str
     # "fp32", "fp16" or "bf16"
     dtype: str
+    # An older opset than the dialect's, for a library that reads no newer one; None: the dialect's
+    lowered: int | None = None
 
     @property
     def id(self) -> str:
-        """`<dialect>-<dtype>`, part of file names."""
-        return f"{self.dialect}-{self.dtype}"
+        """`<dialect>-<dtype>`, part of file names; `primitive17-fp16` in an older opset."""
+        return f"{self.dialect}{self.lowered or ''}-{self.dtype}"
+
+    @property
+    def traced_opset(self) -> int:
+        """The opset of the dialect, in which the exporter writes it."""
+        return OPSETS[self.dialect]
 
     @property
     def opset(self) -> int:
-        """The ONNX opset of the dialect."""
-        return OPSETS[self.dialect]
+        """The ONNX opset of the file."""
+        return self.lowered or self.traced_opset
 
 
 # fused-fp32 is missing on purpose: TensorRT has no fused fp32 attention. So is primitive-bf16: the versions that need
@@ -42,21 +49,29 @@ VARIANTS = {
         VariantSpec("fused", "bf16"),
     )
 }
+# For TensorRT 8.6, with which code is tested and nothing is built for a device: written only when asked for by name
+TEST_VARIANTS = {spec.id: spec for spec in (VariantSpec("primitive", "fp32", 17), VariantSpec("primitive", "fp16", 17))}
 # What runs on the machine that exports: the CPU's variant
 DEFAULT_VARIANTS = ("primitive-fp32",)
 REFERENCE = VARIANTS["primitive-fp32"]
 
 
+def find_variant(name: str) -> VariantSpec | None:
+    """The variant of that id, one for tests included; None if there is none."""
+    return {**VARIANTS, **TEST_VARIANTS}.get(name)
+
+
 def parse_variants(text: str) -> list[VariantSpec]:
-    """Parses "all" or a comma-separated list of ids; UsageError names the closest for an unknown one."""
+    """Parses "all" (of VARIANTS) or a list of ids with commas; UsageError names the closest for an unknown one."""
     if text == "all":
         return list(VARIANTS.values())
     chosen = []
     for name in filter(None, (part.strip() for part in text.split(","))):
-        if name not in VARIANTS:
+        spec = find_variant(name)
+        if spec is None:
             raise UsageError(f"unknown variant {name!r}", fix=f"{closest(name, VARIANTS)}; or all")
-        if VARIANTS[name] not in chosen:
-            chosen.append(VARIANTS[name])
+        if spec not in chosen:
+            chosen.append(spec)
     if not chosen:
         raise UsageError("no variant given", fix=closest("", VARIANTS))
     return chosen

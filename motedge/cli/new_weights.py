@@ -106,14 +106,14 @@ def _export(old: Bundle, source: Path, out: str) -> Bundle:
     from motedge.checkpoint.reader import Checkpoint
     from motedge.export.job import ExportOptions, export_bundle
     from motedge.export.shapes import ShapeSet
-    from motedge.export.variants import VARIANTS
+    from motedge.export.variants import TEST_VARIANTS, VARIANTS
 
     checkpoint = Checkpoint.open(source)
     graphs = [entry for name, entry in old.manifest.graphs.items() if name not in WEIGHTLESS_GRAPHS]
     known = {n for graph in graphs for n, v in graph.variants.items() if v.recipe is None}
     try:
         shapes = ShapeSet.from_dict(old.manifest.shape_set)
-        variants = [VARIANTS[name] for name in sorted(known)]
+        variants = [{**VARIANTS, **TEST_VARIANTS}[name] for name in sorted(known)]
     except (TypeError, KeyError) as error:
         raise BundleError(
             f"{old.root} does not say how it was exported",

@@ -162,9 +162,11 @@ def _choices(bundle: Bundle, target: Target, builder: Builder, options: BuildOpt
         graphs = list(bundle.manifest.graphs) if options.graphs is None else options.graphs
         names = {g: choose_variant(bundle, g, variant=options.variant, recipe=options.recipe) for g in graphs}
         return [Choice(graph, name, bundle.variant(graph, name)) for graph, name in names.items()]
+    row = builder.row()
     return choose(
         bundle,
         dialects=builder.dialects(),
+        max_opset=row.max_opset if row is not None else None,
         compute_capability=target.compute_capability,
         graphs=options.graphs,
         variant=options.variant,

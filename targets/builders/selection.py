@@ -34,6 +34,7 @@ def choose(
     *,
     dialects: Sequence[str],
     compute_capability: Optional[float],
+    max_opset: Optional[int] = None,
     graphs: Optional[Sequence[str]] = None,
     variant: Optional[str] = None,
     recipe: Optional[str] = None,
@@ -44,6 +45,7 @@ def choose(
         bundle: the bundle.
         dialects: that the builder takes, the preferred one first.
         compute_capability: of the target's GPU; None for a CPU.
+        max_opset: the newest that the library documents: a variant beyond it is taken only where there is no other.
         graphs: names; None for all.
         variant: "fused-bf16", or an id with its recipe; None: the best that the bundle has.
         recipe: "fp8"; graphs that it leaves alone are built unquantized. None: unquantized, unless a graph has one
@@ -61,7 +63,11 @@ def choose(
         if graph in WEIGHTLESS_GRAPHS:
             name = choose_variant(bundle, graph)
         else:
-            name = _best(graph, bundle.graph(graph).variants, dialects, compute_capability, variant, recipe)
+            fitting = of_recipe(graph, bundle.graph(graph).variants, recipe)
+            # Sorting keeps the order otherwise
+            known = sorted(fitting, key=lambda name: max_opset is not None and fitting[name].opset > max_opset)
+            ordered = {name: fitting[name] for name in known}
+            name = _best(graph, bundle.graph(graph).variants, ordered, dialects, compute_capability, variant)
         chosen.append(Choice(graph, name, bundle.variant(graph, name)))
     return chosen
 
@@ -69,14 +75,14 @@ def choose(
 def _best(
     graph: str,
     variants: Mapping[str, Variant],
+    fitting: Mapping[str, Variant],
     dialects: Sequence[str],
     capability: Optional[float],
     variant: Optional[str],
-    recipe: Optional[str],
 ) -> str:
-    fitting = of_recipe(graph, variants, recipe)
     if variant is not None:
-        named = [name for name, entry in fitting.items() if variant in (name, f"{entry.dialect}-{entry.dtype}")]
+        named = [variant] if variant in fitting else []
+        named += [name for name, entry in fitting.items() if variant == f"{entry.dialect}-{entry.dtype}"]
         if not named:
             raise UsageError(f"graph {graph!r} has no variant {variant!r}", fix=closest(variant, variants))
         _require_dialect(graph, named[0], fitting[named[0]], dialects)

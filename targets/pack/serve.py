@@ -116,6 +116,7 @@ def _choices(bundle: Bundle, target: Target, version: Optional[TensorRtVersion],
     choices = choose(
         bundle,
         dialects=version.dialects if version is not None else (),
+        max_opset=version.max_opset if version is not None else None,
         compute_capability=target.compute_capability,
         variant=wish.variant,
         recipe=wish.recipe,

@@ -131,6 +131,7 @@ def _choices(
     found = choose(
         bundle,
         dialects=dialects,
+        max_opset=library.row.max_opset,
         compute_capability=target.compute_capability,
         variant=variant,
         recipe=recipe,
