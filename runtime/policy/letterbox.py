@@ -18,7 +18,7 @@ from motedge.errors import ObservationError
 from motedge.runtime.policy.resize import Image
 
 # Pillow's fixed point for 8-bit images: 32 bits less 8 of the pixel and 2 of headroom (Pillow, Resample.c)
-_PRECISION_BITS = 32 - 8 - 2
+PRECISION_BITS = 32 - 8 - 2
 
 
 def letterbox(image: Image, size: tuple[int, int]) -> Image:
@@ -30,17 +30,27 @@ def letterbox(image: Image, size: tuple[int, int]) -> Image:
     rows, columns = image.shape[:2]
     if (rows, columns) == size:
         return image
+    (top, left), inner = fit_inside((rows, columns), size)
+    scaled = _resample(_resample(image, inner[1], axis=1), inner[0], axis=0)
+    canvas = np.zeros((*size, image.shape[2]), np.uint8)
+    canvas[top : top + inner[0], left : left + inner[1]] = scaled
+    return canvas
+
+
+def fit_inside(image: tuple[int, int], size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Where an image of `image` = (rows, columns) comes to lie in `size`: top and left, rows and columns.
+
+    Raises:
+        ObservationError: the image is so narrow that nothing of it would be left.
+    """
+    rows, columns = image
     ratio = max(columns / size[1], rows / size[0])
     inner = int(rows / ratio), int(columns / ratio)
     if min(inner) < 1:
         raise ObservationError(
             "a camera image is too narrow", expected=f"about {size[1]}:{size[0]}", got=f"{columns} x {rows} pixels"
         )
-    scaled = _resample(_resample(image, inner[1], axis=1), inner[0], axis=0)
-    canvas = np.zeros((*size, image.shape[2]), np.uint8)
-    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
-    canvas[top : top + inner[0], left : left + inner[1]] = scaled
-    return canvas
+    return ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2), inner
 
 
 def _resample(image: Image, target: int, axis: int) -> Image:
@@ -48,19 +58,19 @@ def _resample(image: Image, target: int, axis: int) -> Image:
     source = image.shape[axis]
     if source == target:
         return image
-    index, weight = _filter(source, target)
+    index, weight = triangle_filter(source, target)
     shape = [1, 1, 1]
     shape[axis] = target
     result_shape = [target if number == axis else size for number, size in enumerate(image.shape)]
-    total = np.full(result_shape, 1 << (_PRECISION_BITS - 1), np.int32)
+    total = np.full(result_shape, 1 << (PRECISION_BITS - 1), np.int32)
     for tap in range(index.shape[1]):
         total += image.take(index[:, tap], axis=axis) * weight[:, tap].reshape(shape)
-    total >>= _PRECISION_BITS
+    total >>= PRECISION_BITS
     return total.clip(0, 255).astype(np.uint8)
 
 
 @functools.lru_cache(maxsize=16)
-def _filter(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
+def triangle_filter(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
     """Triangle filter, widened when shrinking: pixel index and fixed-point weight of each tap, [target, taps]."""
     scale = source / target
     support = max(scale, 1.0)
@@ -76,5 +86,5 @@ def _filter(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.int3
         # Summed one after the other: pairwise summation would round differently
         triangle /= functools.reduce(float.__add__, triangle.tolist(), 0.0)
         index[position, : last - first] = np.arange(first, last)
-        weight[position, : last - first] = (0.5 + triangle * (1 << _PRECISION_BITS)).astype(np.int32)
+        weight[position, : last - first] = (0.5 + triangle * (1 << PRECISION_BITS)).astype(np.int32)
     return index, weight

@@ -33,8 +33,8 @@ def resize_bilinear(image: Image, size: tuple[int, int]) -> Image:
         return image.copy()
     if (rows, columns) == (2 * size[0], 2 * size[1]):
         return _halve(image)
-    top, bottom, row_weights = _taps(rows, size[0])
-    left, right, column_weights = _taps(columns, size[1])
+    top, bottom, row_weights = bilinear_taps(rows, size[0])
+    left, right, column_weights = bilinear_taps(columns, size[1])
     pixels = image.astype(np.float32)
     # [rows, size[1], channels]
     narrow = _blend(pixels[:, left], pixels[:, right], column_weights[None, :, None])
@@ -49,7 +49,7 @@ def _halve(image: Image) -> Image:
     return ((rows[:, 0::2] + rows[:, 1::2]) >> 2).astype(np.uint8)
 
 
-def _taps(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatArray]:
+def bilinear_taps(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatArray]:
     """For each target position: index of the pixel before and after it, and the weight of the one after, fp32."""
     scale = np.float32(source) / np.float32(target)
     centre = np.arange(target, dtype=np.float32) + np.float32(0.5)

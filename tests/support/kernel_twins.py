@@ -8,17 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import ingest_twins
 import numpy as np
+from kernel_arguments import expect_types
 
 Array = Any
-
-
-def expect_types(arguments: tuple[Any, ...], kinds: str) -> list[Any]:
-    """Python values of kernel arguments, whose C types must be p (address), i (int32), u (uint32), f (float)."""
-    types = {"p": np.uint64, "i": np.int32, "u": np.uint32, "f": np.float32}
-    got = [type(argument) for argument in arguments]
-    assert got == [types[kind] for kind in kinds], f"expected {kinds}, got {[kind.__name__ for kind in got]}"
-    return [argument.item() for argument in arguments]
 
 
 def solver_begin(cuda: Any, grid: Any, block: Any, *arguments: Any) -> None:
@@ -114,4 +108,8 @@ class _Flat:
         out[~self.inside] = 0
 
 
-KERNELS = {"motedge_solver_begin": solver_begin, "motedge_solver_step": solver_step}
+KERNELS = {
+    "motedge_solver_begin": solver_begin,
+    "motedge_solver_step": solver_step,
+    **ingest_twins.KERNELS,
+}

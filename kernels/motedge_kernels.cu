@@ -1,0 +1,3 @@
+// All kernels as one translation unit: nvcc writes one fatbin a unit, and the device loads one.
+#include "ingest.cu"
+#include "solver.cu"
