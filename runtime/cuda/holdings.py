@@ -1,0 +1,123 @@
+"""Who frees what, once, in which order, and never in a process that did not make it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Callable
+from typing import Optional
+
+from motedge.errors import HostError
+from motedge.runtime.cuda.errors import CudaError, StickyCudaError
+from motedge.runtime.cuda.ledger import Ledger
+from motedge.runtime.cuda.raw import RawCuda
+
+# Order in which kinds are freed: users of memory before memory
+KINDS = ("graph", "event", "stream", "module", "memory", "pinned")
+Close = Callable[[], None]
+
+
+class Holdings:
+    """Everything made through one Cuda. Knows no object that a caller holds, so that it can outlive them."""
+
+    def __init__(self, raw: RawCuda) -> None:
+        self.raw, self.ledger, self.closed = raw, Ledger(), False
+        self._pid = os.getpid()
+        self._closers: dict[str, dict[int, Close]] = {kind: {} for kind in KINDS}
+        self._synchronize: dict[int, Close] = {}
+        self._next = 0
+
+    def require_usable(self) -> None:
+        """Raises CudaError once closed, HostError in a forked child."""
+        if self.closed:
+            raise CudaError("the GPU's context was closed", fix="open it anew with open_cuda()")
+        if self.forked:
+            raise HostError(
+                "a CUDA context can't be used in a forked process",
+                why="the driver's state is not copied by fork()",
+                fix="open CUDA in the child alone, or start it with multiprocessing's 'spawn'",
+            )
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a child of the process that opened CUDA."""
+        return os.getpid() != self._pid
+
+    def add(self, kind: str, close: Close, synchronize: Optional[Close] = None) -> int:
+        """Takes over an object: `close` frees it, `synchronize` waits for work that may use others."""
+        self._next += 1
+        self._closers[kind][self._next] = close
+        if synchronize is not None:
+            self._synchronize[self._next] = synchronize
+        return self._next
+
+    def free(self, kind: str, key: int) -> bool:
+        """Frees one object now; False if that was done before, or all was closed.
+
+        Raises:
+            CudaError: the driver refused; the object is still held. Where the context is lost, so is the object, and
+                nothing is raised.
+        """
+        if self.closed or key not in self._closers[kind]:
+            return False
+        self.require_usable()
+        self.raw.push()
+        try:
+            self._closers[kind][key]()
+        except StickyCudaError:
+            pass
+        finally:
+            self._pop()
+        del self._closers[kind][key]
+        return True
+
+    def _pop(self) -> None:
+        # A lost context is reported by the call that comes first on it
+        with contextlib.suppress(StickyCudaError):
+            self.raw.pop()
+
+    def close(self) -> None:
+        """Frees everything, then the context; harmless when repeated. In a forked child, does nothing at all.
+
+        Raises:
+            CudaError: the first refusal, after all else was freed. A lost context is no refusal.
+        """
+        if self.closed:
+            return
+        if self.forked:
+            # Not even destructors may run here: they would call the driver
+            self.closed = True
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
+            return
+        self.closed = True
+        errors: list[CudaError] = []
+        self._try(errors, self.raw.push)
+        for synchronize in self._synchronize.values():
+            self._try(errors, synchronize)
+        for kind in KINDS:
+            for close in reversed(list(self._closers[kind].values())):
+                self._try(errors, close)
+            self._closers[kind].clear()
+        self._synchronize.clear()
+        self.ledger.clear()
+        self._try(errors, self.raw.pop)
+        self._try(errors, self.raw.release)
+        if errors:
+            raise errors[0]
+
+    def close_at_exit(self) -> None:
+        """Closes where nobody is left who could be told."""
+        try:
+            self.close()
+        except HostError:
+            return
+
+    @staticmethod
+    def _try(errors: list[CudaError], call: Close) -> None:
+        try:
+            call()
+        except StickyCudaError:
+            pass
+        except CudaError as error:
+            errors.append(error)
