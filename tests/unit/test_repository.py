@@ -28,6 +28,7 @@ RANKS = {
     "doctor": 1,
     "targets.catalog": 1,
     "checkpoint": 1,
+    "client": 1,
     "runtime": 2,
     "export": 3,
     "quant": 4,
@@ -39,8 +40,10 @@ RANKS = {
 PARTS = ("targets.catalog",)
 # Areas of one rank that must not know each other, and steps down that are not allowed
 FORBIDDEN = {("bundle", "checkpoint"), ("checkpoint", "bundle"), ("runtime", "checkpoint"), ("bundle", "doctor")}
+# The client stands alone: a robot may have it without anything else of the package
+FORBIDDEN |= {("client", area) for area in ("bundle", "checkpoint", "doctor", "targets.catalog")}
 # What the device has: runtime and everything below it imports nothing else, and nothing heavy at all at the top
-DEVICE_AREAS = ("errors", "units", "files", "bundle", "targets.catalog", "runtime")
+DEVICE_AREAS = ("errors", "units", "files", "bundle", "targets.catalog", "client", "runtime")
 HEAVY = ("torch", "onnx", "onnxscript", "safetensors", "diffusers", "transformers", "huggingface_hub")
 # Written in pieces, so that this file does not match itself
 MACHINE = re.compile("|".join(["/wo" + "rk/", "/tmp/" + "env", r"\bsk" + r"-[A-Za-z0-9]{16}", "/opt/" + "pypi"]))
