@@ -9,7 +9,12 @@ from kernel_arguments import expect_types
 
 Array = Any
 # struct View of kernels/ingest.cu
-FIELDS = ["first_block", "tiles_across", "top", "left", "height", "width", "halved", "inner_top", "inner_left", "inner_rows", "inner_columns", "rows", "columns", "pitch", "chroma", "format", "columns_filter", "rows_filter", "black", "gain", "red_cr", "green_cb", "green_cr", "blue_cb"]
+FIELDS = (
+    *("first_block", "tiles_across", "top", "left", "height", "width", "halved"),
+    *("inner_top", "inner_left", "inner_rows", "inner_columns"),
+    *("rows", "columns", "pitch", "chroma", "format", "columns_filter", "rows_filter"),
+    *("black", "gain", "red_cr", "green_cb", "green_cr", "blue_cb"),
+)
 
 
 def ingest_cameras(cuda: Any, grid: Any, block: Any, *arguments: Any) -> None:
