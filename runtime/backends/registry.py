@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
@@ -23,8 +23,9 @@ class BackendCapability:
     # (dialect, dtype), the preferred first
     runs: tuple[tuple[str, str], ...]
     # (dialect, dtype) -> why not, for what a bundle may well hold
-    refuses: Mapping[tuple[str, str], str]
-    load: Loader
+    refuses: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    # None: tensors lie on the GPU; see device_registry.py
+    load: Optional[Loader] = None
 
 
 def _load_onnxruntime(model: Path, contract: Contract, dtype: str, options: EngineOptions) -> Engine:
@@ -33,6 +34,7 @@ def _load_onnxruntime(model: Path, contract: Contract, dtype: str, options: Engi
     return OnnxRuntimeEngine(model, contract, dtype, options)
 
 
+_ANY = tuple((dialect, dtype) for dialect in ("fused", "primitive") for dtype in ("fp16", "bf16", "fp32"))
 BACKENDS: Mapping[str, BackendCapability] = {
     "onnxruntime": BackendCapability(
         name="onnxruntime",
@@ -43,7 +45,23 @@ BACKENDS: Mapping[str, BackendCapability] = {
         },
         load=_load_onnxruntime,
     ),
+    # bf16 last, until a run has shown that the provider has every kernel in it; what it lacks is refused on loading
+    "onnxruntime-cuda": BackendCapability(
+        name="onnxruntime-cuda",
+        runs=(
+            ("fused", "fp16"),
+            ("primitive", "fp16"),
+            ("primitive", "fp32"),
+            ("fused", "bf16"),
+            ("primitive", "bf16"),
+        ),
+    ),
+    # Whatever an engine was built from
+    "tensorrt": BackendCapability(name="tensorrt", runs=_ANY),
+    "tensorrt-rtx": BackendCapability(name="tensorrt-rtx", runs=_ANY),
 }
+# Backends whose tensors lie on the GPU
+DEVICE_BACKENDS = tuple(name for name, capability in BACKENDS.items() if capability.load is None)
 
 
 def open_engine(
@@ -55,7 +73,9 @@ def open_engine(
     recipe: Optional[str] = None,
     options: Optional[EngineOptions] = None,
 ) -> Engine:
-    """Checks the files of one variant of a graph and loads it.
+    """Checks the files of one variant of a graph and loads it, on numpy arrays.
+
+    A backend of the GPU copies them there and back in every run; `open_device_engine` opens it without.
 
     Args:
         bundle: the bundle.
@@ -74,6 +94,10 @@ def open_engine(
     """
     options = options or EngineOptions()
     capability = _capability(backend)
+    if capability.load is None:
+        from motedge.runtime.backends.device_registry import open_host_engine
+
+        return open_host_engine(bundle, graph, backend=backend, variant=variant, recipe=recipe, options=options)
     chosen = choose_variant(bundle, graph, backend=backend, variant=variant, recipe=recipe)
     model = bundle.check_variant(graph, chosen, content=options.check_content)
     return capability.load(model, bundle.contract(graph), bundle.variant(graph, chosen).dtype, options)
