@@ -17,7 +17,7 @@ from motedge.runtime.policy.observation import Observation
 from motedge.runtime.request import SamplerSettings
 
 RATE_HZ, ROWS = 15.0, 32
-FIELDS = tuple(f"joint_{index}" for index in range(7)) + ("gripper",)
+FIELDS = (*(f"joint_{index}" for index in range(7)), "gripper")
 UNITS = ("rad",) * 7 + ("fraction closed",)
 
 
@@ -43,7 +43,7 @@ class SimulatedWorker:
 
     def __init__(self, clock: SimulatedClock) -> None:
         self.clock, self.closed = clock, 0
-        self._ends: dict[int, float] = {}
+        self._ends: dict[Future[Any], float] = {}
 
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
         if self.closed:
@@ -54,12 +54,12 @@ class SimulatedWorker:
             job.set_result(work())
         except Exception as error:  # noqa: BLE001 -- as a thread does
             job.set_exception(error)
-        self._ends[id(job)] = self.clock.now_s()
+        self._ends[job] = self.clock.now_s()
         self.clock.set(began_s)
         return job
 
     def wait(self, job: Future[Any], until_s: float) -> bool:
-        end_s = self._ends[id(job)]
+        end_s = self._ends[job]
         assert not math.isinf(min(end_s, until_s)), "this would wait for ever"
         self.clock.set(max(self.clock.now_s(), min(end_s, until_s)))
         return end_s <= self.clock.now_s()
@@ -74,7 +74,8 @@ class Act:
 
     settings: Optional[SamplerSettings]
     seed: Optional[int]
-    number: int
+    # When it returned, on the simulated clock; None where it failed
+    ended_at_s: Optional[float] = None
 
 
 @dataclass
@@ -92,12 +93,13 @@ class SimulatedPolicy:
         self, observation: Any, *, seed: Optional[int] = None, settings: Optional[SamplerSettings] = None
     ) -> ActionChunk:
         number = len(self.acts)
-        self.acts.append(Act(settings, seed, number))
+        self.acts.append(Act(settings, seed))
         assert settings is not None
         self.clock.advance(self.latency(settings))
         problem = self.error(number) if self.error else None
         if problem is not None:
             raise problem
+        self.acts[number].ended_at_s = self.clock.now_s()
         return make_chunk(number)
 
     def close(self) -> None:
