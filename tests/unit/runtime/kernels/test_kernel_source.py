@@ -1,4 +1,4 @@
-"""The kernels' own source, compiled for the CPU, against numpy: the same bits. Barriers, guards and indices included."""
+"""The kernels' own source, compiled for the CPU, against numpy: the same bits, barriers and indices included."""
 
 from __future__ import annotations
 
