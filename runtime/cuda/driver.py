@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 from motedge.errors import HostError, MissingPackageError
 from motedge.runtime.cuda.error_names import cuda_error
+from motedge.runtime.cuda.errors import CudaError
 
 # JetPack 6's driver, and the oldest that cuda-bindings 12 says it works with
 MIN_DRIVER_CUDA = (12, 0)
@@ -44,6 +45,11 @@ class Driver:
             # cuda-bindings: 'Function "cuGraphInstantiateWithFlags" not found', or libcuda itself
             fix = "install a newer NVIDIA driver" if "not found" in str(error) else _NO_DRIVER
             raise HostError(f"the NVIDIA driver can't be asked for {name}", got=str(error), fix=fix) from error
+        except ValueError as error:
+            # A result that is newer than the bindings: "918 is not a valid CUresult"
+            raise CudaError(
+                f"{name} failed", got=str(error), fix="update cuda-bindings to the driver's version"
+            ) from error
         return result
 
     def error(self, result: Any, what: str) -> HostError:

@@ -70,10 +70,10 @@ class GraphCapture:
         return int(self._call("cuGraphInstantiate", graph, 0))
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        what = "work can't be captured in a CUDA graph"
         try:
-            return self._driver.call(name, *arguments, what=what)
+            return self._driver.call(name, *arguments)
         except (CaptureError, OutOfDeviceMemoryError, StickyCudaError):
             raise
         except CudaError as error:
-            raise CaptureError(what, got=f"{name}: {error.got}", why=error.why, fix=error.fix) from error
+            what = f"work can't be captured in a CUDA graph: {name} failed"
+            raise CaptureError(what, got=error.got, why=error.why, fix=error.fix) from error

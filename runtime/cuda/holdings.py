@@ -92,19 +92,24 @@ class Holdings:
             return
         self.closed = True
         errors: list[CudaError] = []
-        self._try(errors, self.raw.push)
+        # A context that can't be made current is lost, and all in it with it
+        if self._try(errors, self.raw.push):
+            self._free_all(errors)
+            self._try(errors, self.raw.pop)
+        self._synchronize.clear()
+        for kind in KINDS:
+            self._closers[kind].clear()
+        self.ledger.clear()
+        self._try(errors, self.raw.release)
+        if errors:
+            raise errors[0]
+
+    def _free_all(self, errors: list[CudaError]) -> None:
         for synchronize in self._synchronize.values():
             self._try(errors, synchronize)
         for kind in KINDS:
             for close in reversed(list(self._closers[kind].values())):
                 self._try(errors, close)
-            self._closers[kind].clear()
-        self._synchronize.clear()
-        self.ledger.clear()
-        self._try(errors, self.raw.pop)
-        self._try(errors, self.raw.release)
-        if errors:
-            raise errors[0]
 
     def close_at_exit(self) -> None:
         """Closes where nobody is left who could be told."""
@@ -114,10 +119,12 @@ class Holdings:
             return
 
     @staticmethod
-    def _try(errors: list[CudaError], call: Close) -> None:
+    def _try(errors: list[CudaError], call: Close) -> bool:
         try:
             call()
         except StickyCudaError:
-            pass
+            return False
         except CudaError as error:
             errors.append(error)
+            return False
+        return True

@@ -80,7 +80,9 @@ class PycudaCalls:
 
     def pop(self) -> None:
         """See RawCuda."""
-        self._call(self._api.Context.pop)
+        # Once released, detach() has taken its entries off pycuda's stack: what is there now is somebody else's
+        if self._context is not None:
+            self._call(self._api.Context.pop)
 
     def release(self) -> None:
         """See RawCuda."""
