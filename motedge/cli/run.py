@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
+from motedge.cli.deadline_run import act_by_deadline, check_deadline, deadline_report, deadline_table, with_deadline
 from motedge.errors import EXIT_OK, UsageError, closest
 from motedge.units import format_ms
 
@@ -61,6 +63,9 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     how.add_argument("--threads", type=int, metavar="N", help="CPU threads of one operator")
     how.add_argument("--check", choices=("full", "size"), default="full", help="how files are checked before use")
     how.add_argument("--repeat", type=int, default=1, metavar="N", help="requests; timings of the later ones are warm")
+    due = parser.add_argument_group("deadline")
+    due.add_argument("--deadline-ms", type=float, metavar="N", help="the best sampler settings that fit; see docs")
+    due.add_argument("--ladder", metavar="FILE", help="operating points (TOML), best first; default: from the bundle's")
     out = parser.add_argument_group("result")
     out.add_argument("--out", metavar="FILE", help="write the chunk as JSON")
     out.add_argument("--plot", metavar="FILE", help="draw the chunk beside what the model saw (PNG, PDF, SVG)")
@@ -73,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the policy; returns an exit code."""
     if args.repeat < 1:
         raise UsageError("nothing to run", expected="--repeat of at least 1", got=args.repeat)
+    check_deadline(args.deadline_ms, args.ladder)
     if args.plot:
         from motedge.cli.chunk_plot import check_target
 
@@ -89,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     overrides = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     # A fixed seed is the policy's own, so that it draws the right noise ahead
     fixed = {} if args.seed is None else {"seed": args.seed, "deterministic_seed": True}
-    with load_policy(
+    policy = load_policy(
         args.bundle,
         engine=args.engine,
         variant=args.variant,
@@ -99,27 +105,53 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
         **fixed,
         **overrides,
-    ) as policy:
-        chunks = [policy.act(observation) for _ in range(args.repeat)]
+    )
+    with contextlib.ExitStack() as opened:
+        report = None
+        if args.deadline_ms is None:
+            opened.enter_context(policy)
+            chunks = [policy.act(observation) for _ in range(args.repeat)]
+        else:
+            opened.callback(policy.close)
+            acting = with_deadline(policy, args.deadline_ms, args.ladder)
+            # From here on it closes the policy, after its thread
+            opened.pop_all()
+            opened.enter_context(acting)
+            chunks = act_by_deadline(acting, observation, args.repeat)
+            report = deadline_report(acting)
         if args.record:
-            from motedge.runtime.policy.request_record import record_request
-
-            for chunk in chunks:
-                record_request(args.record, observation, chunk)
+            _record(args.record, observation, chunks)
         for name in chunks[0].missing_views:
             LOG.warning("no image of the %s camera: the policy sees black there, which it was not trained for", name)
-        _deliver(args, policy, observation, chunks)
+        _deliver(args, policy, observation, chunks, report)
     return EXIT_OK
 
 
-def _deliver(args: argparse.Namespace, policy: Policy, observation: Observation, chunks: list[ActionChunk]) -> None:
+def _record(folder: str, observation: Observation, chunks: list[ActionChunk]) -> None:
+    """Records what was made of this observation; a held chunk was made of an earlier one."""
+    from motedge.runtime.policy.request_record import record_request
+
+    for chunk in _fresh(chunks):
+        record_request(folder, observation, chunk)
+
+
+def _deliver(
+    args: argparse.Namespace,
+    policy: Policy,
+    observation: Observation,
+    chunks: list[ActionChunk],
+    report: Optional[dict[str, Any]],
+) -> None:
     from motedge.files import write_json
 
     chunk = chunks[0]
     document = {**chunk.to_dict(), "instruction": observation.instruction}
-    if len(chunks) > 1:
-        document["warm_p50_ms"] = {name: round(value, 3) for name, value in _warm_p50_ms(chunks).items()}
-        document["warm_requests"] = len(chunks) - 1
+    fresh = _fresh(chunks)
+    if len(fresh) > 1:
+        document["warm_p50_ms"] = {name: round(value, 3) for name, value in _warm_p50_ms(fresh).items()}
+        document["warm_requests"] = len(fresh) - 1
+    if report is not None:
+        document["deadline"] = report
     if args.out:
         write_json(args.out, document)
     if args.plot:
@@ -135,7 +167,14 @@ def _deliver(args: argparse.Namespace, policy: Policy, observation: Observation,
     print(f"sampler      {_sampler(chunk)}\n")
     print(chunk.to_table())
     print(f"\n{len(chunk.actions)} actions at {chunk.rate_hz:g} Hz; gripper: 0 open, 1 closed\n")
-    print(_timings(chunks))
+    if report is not None:
+        print(deadline_table(report, chunk))
+    else:
+        print(_timings(chunks))
+
+
+def _fresh(chunks: list[ActionChunk]) -> list[ActionChunk]:
+    return [chunk for chunk in chunks if chunk.kind == "fresh"]
 
 
 def _sampler(chunk: ActionChunk) -> str:

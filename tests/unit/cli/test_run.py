@@ -154,3 +154,50 @@ def test_requests_are_recorded_one_behind_the_other(folder: Path, loaded, tmp_pa
     assert said["schema"] == "motedge.request/v1"
     assert set(said["settings"]) == {"steps", "shift", "guidance", "guidance_interval"}
     assert isinstance(said["seed"], int)
+
+
+def test_deadline_table(folder: Path, loaded, capsys) -> None:
+    assert main(["run", "b", "--observation", str(folder), "--deadline-ms", "60000", "--repeat", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "60000 ms: 2 met, 0 missed" in out and "first answer fresh, point shipped" in out
+    assert [line.split()[-1] for line in out.splitlines() if line.startswith("shipped")] == ["2"]
+
+
+def test_deadline_json(folder: Path, loaded, tmp_path: Path, capsys) -> None:
+    ladder = tmp_path / "ladder.toml"
+    ladder.write_text('schema = "motedge.ladder/v1"\n[[points]]\nname = "short"\nsteps = 2\ntrained = false\n')
+    options = ["--deadline-ms", "60000", "--ladder", str(ladder), "--json"]
+    assert main(["run", "b", "--observation", str(folder), *options]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["kind"] == "fresh" and printed["details"]["deadline"]["operating_point"] == "short"
+    assert printed["details"]["deadline"]["trained"] is False and printed["details"]["steps"] == 2
+    assert printed["deadline"]["counters"]["met"] == 1
+    assert [point["name"] for point in printed["deadline"]["ladder"]] == ["short"]
+
+
+def test_a_deadline_nobody_can_keep(folder: Path, loaded, capsys) -> None:
+    """The watchdog's margin is longer than the deadline; what ran late answers later ticks, marked as held."""
+    common = ["run", "b", "--observation", str(folder), "--deadline-ms", "0.001"]
+    assert main(common) == 1
+    captured = capsys.readouterr()
+    assert "no actions by the deadline" in captured.err and not captured.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ladder", "x.toml"], "--deadline-ms beside it"),
+        (["--deadline-ms", "0"], "the deadline is wrong"),
+        (["--deadline-ms", "nan"], "the deadline is wrong"),
+    ],
+)
+def test_deadlines_refused_before_loading(folder: Path, loaded, arguments: list[str], message: str, capsys) -> None:
+    assert main(["run", "b", "--observation", str(folder), *arguments]) == 2
+    assert message in capsys.readouterr().err and not loaded
+
+
+def test_a_ladder_that_is_refused(folder: Path, loaded, tmp_path: Path, capsys) -> None:
+    (tmp_path / "ladder.toml").write_text('schema = "motedge.ladder/v1"\n[[point]]\n')
+    options = ["--deadline-ms", "100", "--ladder", str(tmp_path / "ladder.toml")]
+    assert main(["run", "b", "--observation", str(folder), *options]) == 2
+    assert "did you mean 'points'" in capsys.readouterr().err
