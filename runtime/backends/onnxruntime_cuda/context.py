@@ -28,17 +28,20 @@ _ELEMENTS: Mapping[str, Any] = {
     "int32": np.int32,
 }
 _ALIGNMENT = 256
-# Sets of addresses that a context keeps prepared: a loop alternates between the K and V of a few prompts
-_PREPARED_AT_MOST = 8
+# Sets of addresses that a context keeps prepared: a solver has one for each step
+_PREPARED_AT_MOST = 64
 # Run options, onnxruntime_run_options_config_keys.h: don't wait for the stream; which captured graph; -1: none
 _ASYNCHRONOUS = ("disable_synchronize_execution_providers", "1")
 _GRAPH_ID, NO_GRAPH = "gpu_graph_id", -1
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Prepared:
+    """One set of addresses. What runs on them once, as a prompt's prefill does, is not worth a graph of the library."""
+
     binding: Any
     run_options: Any
+    runs: int = 0
 
 
 class OnnxRuntimeCudaContext:
@@ -97,6 +100,9 @@ class OnnxRuntimeCudaContext:
         """
         engine = self._require_open()
         prepared = self._now or self._prepare(engine)
+        prepared.runs += 1
+        if prepared.runs == 2 and engine.cuda_graph == "own":
+            prepared.run_options = _run_options(engine, engine.take_graph_id())
         own = engine.stream
         if stream.handle == own.handle:
             self._submit(engine, prepared)
@@ -115,10 +121,11 @@ class OnnxRuntimeCudaContext:
 
     def _submit(self, engine: OnnxRuntimeCudaEngine, prepared: _Prepared) -> None:
         session, submit = engine.session, engine.provider.submit
+        binding, options = prepared.binding, prepared.run_options
 
         def run() -> None:
             try:
-                session.run_with_iobinding(prepared.binding, prepared.run_options)
+                session.run_with_iobinding(binding, options)
             except engine.errors as error:
                 raise run_error(error, self._graph, self._dims) from error
 
@@ -136,7 +143,7 @@ class OnnxRuntimeCudaContext:
         if key not in self._prepared:
             if len(self._prepared) >= _PREPARED_AT_MOST:
                 self._prepared.popitem(last=False)
-            self._prepared[key] = _Prepared(self._bind_all(engine), self._run_options(engine))
+            self._prepared[key] = _Prepared(self._bind_all(engine), _run_options(engine, NO_GRAPH))
         self._prepared.move_to_end(key)
         self._now = self._prepared[key]
         return self._now
@@ -154,15 +161,16 @@ class OnnxRuntimeCudaContext:
                 ) from error
         return binding
 
-    def _run_options(self, engine: OnnxRuntimeCudaEngine) -> Any:
-        options = engine.module.RunOptions()
-        options.add_run_config_entry(*_ASYNCHRONOUS)
-        # Errors come as exceptions
-        options.log_severity_level = 4
-        options.add_run_config_entry(_GRAPH_ID, str(engine.take_graph_id()))
-        return options
-
     def _require_open(self) -> OnnxRuntimeCudaEngine:
         if self._engine is None or self._engine.session is None:
             raise ContractError(f"the context of graph {self._graph!r} has been closed")
         return self._engine
+
+
+def _run_options(engine: OnnxRuntimeCudaEngine, graph_id: int) -> Any:
+    options = engine.module.RunOptions()
+    options.add_run_config_entry(*_ASYNCHRONOUS)
+    options.add_run_config_entry(_GRAPH_ID, str(graph_id))
+    # Errors come as exceptions
+    options.log_severity_level = 4
+    return options

@@ -126,9 +126,7 @@ class OnnxRuntimeCudaEngine:
         self.session = None
 
     def take_graph_id(self) -> int:
-        """A number for a graph that the library is to capture; NO_GRAPH where it shall not, or not any more."""
-        if self.cuda_graph != "own":
-            return NO_GRAPH
+        """A number for a graph that the library is to capture by itself; NO_GRAPH once there are too many."""
         self._graph_ids += 1
         if self._graph_ids <= OWN_GRAPHS_AT_MOST:
             # 0 is what runs without a number get
