@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from motedge.runtime.deadline import DeadlinePolicy
     from motedge.runtime.policy import ActionChunk, Observation, Policy
 
-# Ticks of each operating point before the first request, beside a cold one
+# Ticks of each operating point before the first request, beside two cold ones
 _WARM_UP_ROUNDS = 3
 
 

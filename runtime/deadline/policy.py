@@ -31,6 +31,9 @@ from motedge.runtime.request import SamplerSettings
 LOG = logging.getLogger(__name__)
 # Of warm-up ticks; given, so that the policy's own sequence of seeds stays where it is
 _WARM_UP_SEED = 0
+# Ticks of a point that are not measured: the first pays for prompts and buffers and runs piece by piece on a GPU, the
+# second is captured as a CUDA graph
+_COLD_TICKS = 2
 
 
 class ActingPolicy(Protocol):
@@ -151,7 +154,7 @@ class DeadlinePolicy:
             return self._counted(tick)
 
     def warm_up(self, observation: Observation, rounds: int = 5) -> dict[str, dict[str, Any]]:
-        """Measures every operating point: `rounds` ticks each, after one that pays for prompts, buffers and graphs.
+        """Measures every operating point: `rounds` ticks each, after two that pay for prompts and graphs.
 
         Returns:
             `latencies`.
@@ -165,8 +168,8 @@ class DeadlinePolicy:
         with self._alone():
             self._collect(math.inf)
             for point in self._ladder:
-                samples = [self._measure(observation, point) for _ in range(rounds + 1)]
-                self._tracker.calibrate(point, samples[1:])
+                samples = [self._measure(observation, point) for _ in range(_COLD_TICKS + rounds)]
+                self._tracker.calibrate(point, samples[_COLD_TICKS:])
         return self.latencies
 
     def close(self, timeout_s: float = 30.0) -> None:
