@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, Optional
 
 import onnx
 from onnx import TensorProto
@@ -55,6 +55,10 @@ class Stage:
     caches_read: list[bytes] = field(default_factory=list)
     config: Any = None
     streamed: bool = False
+    tactic_sources: Optional[int] = None
+    layers: list[Any] = field(default_factory=list)
+    # Layer -> types that were set for its outputs
+    output_types: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def make_library(version: str, stage: Stage) -> ModuleType:
@@ -89,6 +93,7 @@ class _Scene:
                     own.stub_errors.append(error)
                     return False
             own.stub_network.stub_layers, own.stub_network.stub_inputs = _layers(self.module, model)
+            self.stage.layers = own.stub_network.stub_layers
             return True
 
         return {
@@ -111,6 +116,9 @@ class _Scene:
             ("ILayer", "get_input"): lambda own, index: own.stub_in[index],
             ("ILayer", "num_outputs"): lambda own: len(own.stub_out),
             ("ILayer", "get_output"): lambda own, index: own.stub_out[index],
+            ("ILayer", "set_output_type"): lambda own, index, dtype: self.stage.output_types.update(
+                {own.name: (*self.stage.output_types.get(own.name, ()), dtype.name)}
+            ),
             ("IAttentionBoundaryLayer", "attention"): lambda own: own.stub_boundary,
             ("IAttention", "get_input"): lambda own, index: own.stub_in[index],
             ("IAttention", "decomposable"): False,
@@ -170,6 +178,7 @@ class _Scene:
         return {
             ("IBuilderConfig", "set_flag"): lambda own, flag: stage.builder_flags.append(flag.name),
             ("IBuilderConfig", "set_memory_pool_limit"): lambda own, pool, size: stage.pools.update({pool.name: size}),
+            ("IBuilderConfig", "set_tactic_sources"): lambda own, sources: setattr(stage, "tactic_sources", sources),
             ("IBuilderConfig", "add_optimization_profile"): add_profile,
             ("IBuilderConfig", "create_timing_cache"): create_cache,
             ("IBuilderConfig", "set_timing_cache"): set_cache,

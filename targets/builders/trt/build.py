@@ -20,6 +20,7 @@ from motedge.targets.builders.trt.library import Library
 from motedge.targets.builders.trt.plan import write_plan
 from motedge.targets.builders.trt.precision import NetworkTypes
 from motedge.targets.builders.trt.progress import PhaseTracker, make_monitor
+from motedge.targets.builders.trt.weak_typing import set_weak_types
 from motedge.units import format_bytes
 
 
@@ -51,7 +52,7 @@ def build_plan(library: Library, request: BuildRequest, progress: Progress, *, i
         config.add_optimization_profile(profile)
     types = NetworkTypes(network)
     layers, raised = types.summary(), types.raised(request.dtype, request.asked)
-    notes = allow_decomposition(library, network)
+    notes = set_weak_types(library, network, config, request.dtype) + allow_decomposition(library, network)
     notes += [f"the network has no projection {site}, which the recipe names" for site in types.missing(request.asked)]
     del types
     cache = load_timing_cache(config, request.timing_cache)

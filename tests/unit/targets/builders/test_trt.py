@@ -12,6 +12,7 @@ from tensorrt_stub import VERSIONS, make_module
 from tensorrt_stub_scene import PLAN, Stage, make_library
 
 from motedge.errors import BundleError, HostError, UsageError
+from motedge.runtime.backends.tensorrt.versions import find_version
 from motedge.targets.builders.builder import BuildError, BuildRequest, BuiltEngine
 from motedge.targets.builders.settings import BuildSettings
 from motedge.targets.builders.trt.build import build_plan
@@ -208,3 +209,30 @@ def test_the_stub_is_as_strict_as_the_real_module() -> None:
         config.set_flag()
     with pytest.raises(AttributeError):
         _ = make_module("11.4", {}).BuilderFlag.FP16
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "fp32"])
+def test_the_release_for_tests_builds_weakly_typed_networks(dtype: str, tmp_path: Path) -> None:
+    """Its library is given: it is not found for a build, which is for devices."""
+    stage, request = Stage(), make_request(tmp_path, wide_down=True)
+    api = make_library("8.6", stage)
+    library = Library("tensorrt", api, api.__version__, find_version(api.__version__))
+    built = build_plan(library, dataclasses.replace(request, dtype=dtype), lambda *step: None, inspect=True)
+    assert (tmp_path / "gen_step.engine").read_bytes() == PLAN
+    assert stage.tactic_sources == 0
+    held = {layer.name for layer in stage.layers if layer.precision == api.DataType.FLOAT}
+    if dtype == "fp32":
+        assert stage.builder_flags == [] and held == set() and built.notes == ()
+        return
+    assert stage.builder_flags == ["FP16", "PREFER_PRECISION_CONSTRAINTS"]
+    # What the graph has in fp32, and nothing else
+    assert "layers.0.down_proj/MatMul" in held and "layers.0.up_proj/MatMul" not in held
+    assert stage.output_types == dict.fromkeys(held, ("FLOAT",))
+    assert built.notes == (f"weakly typed: {len(held)} layers are held in fp32, in which the graph has them",)
+
+
+@pytest.mark.parametrize("version", SUPPORTED)
+def test_no_other_release_is_held_or_left_without_tactics(version: str, tmp_path: Path) -> None:
+    stage = Stage()
+    _build(version, make_request(tmp_path, wide_down=True), stage)
+    assert stage.tactic_sources is None and stage.output_types == {}
