@@ -88,6 +88,16 @@ class BindingsCalls:
         """See RawCuda."""
         self._driver.call("cuStreamWaitEvent", stream, event, 0)
 
+    def wait_for_handle(self, stream: int, producer: int) -> None:
+        """See RawCuda."""
+        event = self.event()
+        try:
+            self.record(event, producer)
+            self.wait(stream, event)
+        finally:
+            # The driver keeps it until it has been passed
+            self.destroy_event(event)
+
     def event(self) -> int:
         """See RawCuda."""
         return int(self._driver.call("cuEventCreate", self._event_flags))

@@ -169,6 +169,15 @@ class Cuda(Protocol):
         """Enqueues zeros over device memory."""
         ...
 
+    def wait_for_producer(self, stream: Stream, producer: int) -> None:
+        """Makes later work of `stream` wait for what another library has put on its CUstream so far.
+
+        Args:
+            stream: ours.
+            producer: the other's handle; 1 is the legacy default stream, 2 the calling thread's.
+        """
+        ...
+
     def kernel(self, image: bytes, name: str) -> Kernel:
         """A kernel of a module (cubin, fatbin or PTX); modules are loaded once and kept by content."""
         ...

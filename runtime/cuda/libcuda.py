@@ -1,4 +1,4 @@
-"""The few calls of libcuda.so.1 that pycuda lacks, by ctypes: the name of an error, a context on and off the stack."""
+"""The few calls of libcuda.so.1 that pycuda lacks, by ctypes: names of errors, the stack, foreign streams."""
 
 from __future__ import annotations
 
@@ -32,6 +32,22 @@ class LibCuda:
         """Takes the top context off this thread's stack; nothing where there is none."""
         popped = ctypes.c_void_p()
         self._library.cuCtxPopCurrent_v2(ctypes.byref(popped))
+
+    def name_of_code(self, code: int) -> str:
+        """The CUresult's name."""
+        return self._said("cuGetErrorName", code)
+
+    def wait_for_stream(self, stream: int, producer: int) -> int:
+        """Makes a stream wait for what another one holds now; returns the CUresult."""
+        event, call = ctypes.c_void_p(), self._library
+        # CU_EVENT_DISABLE_TIMING
+        code = int(call.cuEventCreate(ctypes.byref(event), 2))
+        if code == 0:
+            code = int(call.cuEventRecord(event, ctypes.c_void_p(producer)))
+            code = code or int(call.cuStreamWaitEvent(ctypes.c_void_p(stream), event, 0))
+            # The driver keeps it until it has been passed
+            call.cuEventDestroy_v2(event)
+        return code
 
     def _said(self, function: str, code: int) -> str:
         text = ctypes.c_char_p()

@@ -160,6 +160,10 @@ class ProvidedCuda:
         """See Cuda."""
         self._raw.zero(pointer, nbytes, token_of(stream))
 
+    def wait_for_producer(self, stream: Stream, producer: int) -> None:
+        """See Cuda."""
+        self._raw.wait_for_handle(token_of(stream), producer)
+
     def kernel(self, image: bytes, name: str) -> ProvidedKernel:
         """See Cuda."""
         self._holdings.require_usable()

@@ -148,6 +148,13 @@ class PycudaCalls:
         """See RawCuda."""
         self._call(stream.content.wait_for_event, event.content)
 
+    def wait_for_handle(self, stream: Box, producer: int) -> None:
+        """See RawCuda."""
+        # pycuda's events take pycuda's streams alone
+        code = self._library.wait_for_stream(stream.content.handle, producer)
+        if code != 0:
+            raise cuda_error(self._library.name_of_code(code), "a camera's stream can't be waited for")
+
     def event(self) -> Box:
         """See RawCuda."""
         return Box(self._call(self._api.Event))

@@ -73,6 +73,10 @@ class RawCuda(Protocol):
         """Its later work waits for the event."""
         ...
 
+    def wait_for_handle(self, stream: Token, producer: int) -> None:
+        """Its later work waits for what a CUstream of another library holds now."""
+        ...
+
     def event(self) -> Token:
         """An event that measures time."""
         ...

@@ -136,6 +136,19 @@ def check_priorities(bench: Bench) -> dict[str, Any]:
     return {"numbers": numbers}
 
 
+def check_foreign_streams(bench: Bench) -> dict[str, Any]:
+    other = bench.cuda.stream()
+    bench.wait()
+    bench.cuda.zero(bench.block.pointer, 4 * COUNT, bench.stream)
+    bench.enqueue_add(9)
+    for producer in (bench.stream.handle, 1, 2):
+        bench.cuda.wait_for_producer(other, producer)
+    bench.cuda.copy(bench.back.ctypes.data, bench.block.pointer, 4 * COUNT, other)
+    other.synchronize()
+    assert (bench.back == 9).all(), bench.back[:4]
+    return {}
+
+
 def check_capture(bench: Bench) -> dict[str, Any]:
     bench.staging[:] = 1
     graph = bench.cuda.capture(bench.stream, lambda: bench.enqueue_sum(2))
@@ -335,6 +348,7 @@ CHECKS: list[Callable[[Bench], dict[str, Any]]] = [
     check_rows,
     check_events,
     check_priorities,
+    check_foreign_streams,
     check_capture,
     check_joined_streams_in_a_capture,
     check_lost_captures,

@@ -137,7 +137,10 @@ R cuStreamEndCapture(void *s, void **g) {
 R cuEventCreate(void **e, unsigned f) { (void)f; READY; Event *made = calloc(1, sizeof *made); made->magic = EVENT; *e = made; live[3]++; return OK; }
 R cuEventDestroy_v2(void *e) { READY; IS(e, EVENT); *(int *)e = 0; free(e); live[3]--; return OK; }
 R cuEventRecord(void *e, void *s) {
-    Event *v = e; READY; IS(e, EVENT); IS(s, STREAM); v->captured = capture != NULL; v->recorded = !v->captured; v->ms = clock_ms; return OK;
+    Event *v = e; READY; IS(e, EVENT);
+    /* 1 and 2: the legacy stream, the thread's */
+    if (s != (void *)1 && s != (void *)2) IS(s, STREAM);
+    v->captured = capture != NULL; v->recorded = !v->captured; v->ms = clock_ms; return OK;
 }
 R cuEventSynchronize(void *e) { UNCAPTURED; IS(e, EVENT); return ((Event *)e)->captured ? CAPTURED_EVENT : OK; }
 R cuEventQuery(void *e) { UNCAPTURED; IS(e, EVENT); return ((Event *)e)->captured ? CAPTURED_EVENT : OK; }

@@ -200,6 +200,15 @@ class HostCuda:
         self.memory.check(pointer, nbytes, "zeros", device_only=True)
         self.put(stream, "zero", run)
 
+    def wait_for_producer(self, stream: HostStream, producer: int) -> None:
+        """The legacy stream (1) and the thread's (2) hold nothing here; other handles are those of our streams."""
+        self.begin_call("wait for producer", capturable=False)
+        self.counts["wait for producer"] += 1
+        if producer not in (1, 2):
+            event = HostEvent(self)
+            self.record(event, self._streams[producer])
+            self.wait_for(stream, event)
+
     def kernel(self, image: bytes, name: str) -> HostKernel:
         if (image, name) not in self._modules:
             self.begin_call("kernel", capturable=False)
