@@ -116,6 +116,19 @@ class KernelSolver:
         """See `StepSolver.findings`."""
         return [int(bits) for bits in self._findings]
 
+    def moved_bytes(self, k: int, guided: bool) -> int:
+        """Bytes that step k reads and writes in whole vectors; values of clean positions come on top."""
+        terms, order = self._terms[k], self._kept - 1
+        # State in and out, velocities
+        vectors = 2 + 1 + guided
+        vectors += terms >> (_CORRECT_BIT + 1) & 1
+        for back in range(1, order + 1):
+            # m_{k-back}, which corrector and predictor share
+            predicted = back < order and terms >> (_PREDICT_BIT + 1 + back) & 1
+            vectors += bool(terms >> (_CORRECT_BIT + 2 + back) & 1 or predicted)
+        vectors += bool(terms & KEEP_CORRECTED) + bool(terms & KEEP_VALUE)
+        return vectors * self._layout.nbytes
+
     def close(self) -> None:
         """See `StepSolver.close`."""
         if self._memory is not None:

@@ -61,6 +61,8 @@ class SolverScene:
 
     def put(self, name: str) -> None:
         self.cuda.copy(self.memory[name].pointer, self.host[name].ctypes.data, self.host[name].nbytes, self.stream)
+        # The array is written to again
+        self.stream.synchronize()
 
     def get(self, name: str) -> np.ndarray:
         self.cuda.copy(self.host[name].ctypes.data, self.memory[name].pointer, self.host[name].nbytes, self.stream)
@@ -100,6 +102,12 @@ class SolverScene:
         got = self.get("state")
         assert (self.compact(got).view(np.uint32) == self.numpy.flat.view(np.uint32)).all()
         assert (got[self._gaps()].view(np.uint32) == 0).all()
+
+    def close(self) -> None:
+        """Frees everything but the pinned arrays."""
+        self.solver.close()
+        for memory in self.memory.values():
+            memory.free()
 
     def _gaps(self) -> np.ndarray:
         gaps, layout = np.ones(self.layout.size, bool), self.layout

@@ -112,13 +112,14 @@ def test_a_captured_loop_replays_on_new_contents() -> None:
 
 
 def test_nothing_is_moved_that_no_later_step_reads() -> None:
-    """Values of the history that nobody reads would cost two of eight transfers of a step."""
+    """Of four steps: x, v, u; c and m kept by the first two alone; the last takes its own value and nothing else."""
     cuda, library = host()
     with cuda.current():
         scene = SolverScene(cuda, library, (1, 1, 1, 1), (1, 1), steps=4)
-        kept = [(terms >> 10 & 1, terms >> 11 & 1) for terms in scene.solver._terms]
-        # The last step takes its own value alone: nothing of step 2 is read again
-        assert kept == [(1, 1), (1, 1), (0, 0), (0, 0)]
+        vectors = [scene.solver.moved_bytes(k, True) // scene.layout.nbytes for k in range(4)]
+        # in x v u, out x c m; in x v u c m1, out x c m; in x v u c m1 m2, out x; in x v u, out x
+        assert vectors == [6, 8, 7, 4]
+        assert scene.solver.moved_bytes(1, False) == 7 * scene.layout.nbytes
     cuda.close()
 
 
