@@ -157,7 +157,10 @@ class OnnxRuntimeCudaContext:
                 bind(name, *place, self._elements[name], self._shapes[name], pointer)
             except engine.errors as error:
                 raise EngineError(
-                    f"onnxruntime can't bind {name!r} of graph {self._graph!r}", got=str(error)
+                    f"onnxruntime can't bind {name!r} of graph {self._graph!r}",
+                    got=str(error),
+                    # Old releases (1.19) know numpy's types alone
+                    fix="upgrade onnxruntime, or take an fp16 variant" if self._elements[name] == _BF16 else None,
                 ) from error
         return binding
 

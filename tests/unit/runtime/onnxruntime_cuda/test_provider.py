@@ -28,7 +28,8 @@ def test_what_preloading_prints_does_not_reach_the_user(monkeypatch, capsys) -> 
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcudnn.so.9"))  # noqa: T201
+    said = "Failed to load libcudnn.so.9"
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print(said), raising=False)  # noqa: T201
     monkeypatch.setattr(onnxruntime, "set_default_logger_severity", lambda level: None)
     assert load_library(Provider()) is onnxruntime
     assert capsys.readouterr().out == ""
@@ -104,7 +105,10 @@ def _session(nodes: list[tuple[str, str]]):
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry(RECORD_KEY, "1")
     data = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        pytest.skip("this onnxruntime does not tell where nodes lie")
+    return session
 
 
 def test_work_on_the_cpu_is_refused_and_named() -> None:
