@@ -64,6 +64,8 @@ class SolverSource:
                 guidance_scale,
                 inputs.raw_dim,
                 stream,
+                buffers.findings,
+                staging,
             )
         if self.graph is None:
             raise HostError("the engine of solver_step has been closed")

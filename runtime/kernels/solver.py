@@ -12,6 +12,7 @@ from motedge.errors import ContractError, UsageError
 from motedge.runtime.cuda import Cuda, DeviceMemory, Kernel, Stream
 from motedge.runtime.cuda.interface import KernelArgument
 from motedge.runtime.device.layout import StateLayout
+from motedge.runtime.device.staging import Staging
 from motedge.runtime.device.step_solver import SolverBuffers
 from motedge.runtime.engine import FloatArray
 from motedge.runtime.kernels.library import KernelLibrary
@@ -42,6 +43,8 @@ class KernelSolver:
         guidance_scale: float,
         raw_dim: int,
         stream: Stream,
+        findings_host: Optional[NDArray[np.uint32]] = None,
+        staging: Optional[Staging] = None,
     ) -> None:
         """Allocates the history and the table of steps, and uploads the table.
 
@@ -54,6 +57,8 @@ class KernelSolver:
             guidance_scale: of the guided steps.
             raw_dim: used channels of an action row.
             stream: for the upload, which is waited for.
+            findings_host: page-locked, an element a step or more; None: its own, which lives as long as `cuda`.
+            staging: for the upload; None: its own, likewise.
 
         Raises:
             ContractError: sizes that the kernel does not take.
@@ -65,9 +70,10 @@ class KernelSolver:
         self._terms = tuple(_terms(coefficients, k) for k in range(self._steps))
         self._begin = library.kernel("motedge_solver_begin")
         self._step = library.kernel("motedge_solver_step")
-        self._findings: NDArray[np.uint32] = cuda.pinned((self._steps,), np.uint32)
-        table: FloatArray = cuda.pinned((self._steps, _ROW), np.float32)
-        table[...] = step_table(coefficients, guidance_scale)
+        host = cuda.pinned((self._steps,), np.uint32) if findings_host is None else findings_host
+        self._findings: NDArray[np.uint32] = host[: self._steps]
+        table = step_table(coefficients, guidance_scale)
+        upload = Staging(cuda) if staging is None else staging
         # [corrected | history [kept] | table], each part at a multiple of 256 bytes
         held_bytes = (1 + self._kept) * layout.nbytes
         self._memory: Optional[DeviceMemory] = cuda.allocate(held_bytes + table.nbytes, "solver")
@@ -75,8 +81,7 @@ class KernelSolver:
         self._history = self._corrected + layout.nbytes
         self._table = self._corrected + held_bytes
         try:
-            cuda.copy(self._table, table.ctypes.data, table.nbytes, stream)
-            stream.synchronize()
+            upload.upload(self._table, table, stream)
         except BaseException:
             self.close()
             raise

@@ -73,7 +73,7 @@ def open_device_tick(
     """
 
     def make() -> DeviceTick:
-        cuda = open_cuda(settings.ordinal)
+        cuda = open_cuda(settings.ordinal, priorities=settings.priority != "normal")
         with cuda.current(), contextlib.ExitStack() as opened:
             opened.callback(cuda.close)
             tick = _assemble(opened, cuda, bundle, tables, shape, seeds, model_config, options, settings)
@@ -139,8 +139,8 @@ def _assemble(
         capture=settings.capture,
     )
     opened.callback(loop.close)
-    sight, note = make_sight(cuda, kernels, encoder, shape)
-    notes += [note] if note else []
+    sight = make_sight(cuda, kernels, encoder, shape, stream)
+    opened.callback(sight.close)
     engines = [engine for engine in (und, gen, vae, solver) if engine is not None]
     return DeviceTick(cuda, engines, workspace, encoder, loop, sight, shape, notes)
 

@@ -10,7 +10,7 @@ from typing import Any, Optional
 from motedge.bundle import Bundle
 from motedge.errors import BundleError, UsageError, closest
 from motedge.files import PathLike
-from motedge.runtime.backends import open_engine, require_recipe
+from motedge.runtime.backends import DEVICE_BACKENDS, open_engine, require_recipe
 from motedge.runtime.denoise import DenoiseLoop
 from motedge.runtime.engine import Engine, EngineOptions
 from motedge.runtime.noise import NoiseAhead
@@ -24,7 +24,6 @@ from motedge.runtime.tables import Tables
 from motedge.runtime.text import PromptTokenizer
 
 CHECKS = ("full", "size")
-DEVICE_BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda")
 GRAPHS = ("und_prefill", "gen_step", "vae_encoder")
 # What a policy reads beside its engines' files, by role in the manifest
 _ROLES = ("table", "tokenizer")

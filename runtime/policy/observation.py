@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 
 from motedge.errors import ObservationError, closest
+from motedge.runtime.cuda.frames import DeviceFrame
 from motedge.runtime.engine import FloatArray
 from motedge.runtime.policy.droid import JOINTS
 from motedge.runtime.policy.resize import Image
@@ -36,8 +37,9 @@ class Observation:
     gripper_position: float
     # What to do, in words
     instruction: str
-    # Camera name (wrist, left, right) -> uint8 [rows, columns, 3] of any size; missing ones are seen as black
-    views: Optional[Mapping[str, Image]] = None
+    # Camera name (wrist, left, right) -> uint8 [rows, columns, 3] of any size; missing ones are seen as black. A frame
+    # that is on the GPU is given as a DeviceFrame, whose own format counts instead of channel_order
+    views: Optional[Mapping[str, Union[Image, DeviceFrame]]] = None
     # The composed image instead: uint8 [540, 640, 3], wrist on top, left and right below
     image: Optional[Image] = None
     # "rgb" or "bgr" (OpenCV's); kept as rgb. A wrong one can't be detected
@@ -61,6 +63,23 @@ class Observation:
         object.__setattr__(self, "gripper_position", _gripper(self.gripper_position))
         _require_instruction(self.instruction)
 
+    def host_views(self) -> Mapping[str, Image]:
+        """The views, all of them host arrays.
+
+        Raises:
+            ObservationError: one is on the GPU, where numpy does not reach.
+        """
+        found: dict[str, Image] = {}
+        for name, view in (self.views or {}).items():
+            if isinstance(view, DeviceFrame):
+                raise ObservationError(
+                    f"the {name} frame is on the GPU",
+                    expected="frames in host memory, or a policy that runs on the GPU with the compiled kernels",
+                    fix='load the policy with engine="tensorrt" and build the kernels, or copy the frame to the host',
+                )
+            found[name] = view
+        return found
+
     def _composed(self, image: Any) -> Image:
         checked = _rgb("the composed image", image, self.channel_order)
         if checked.shape[:2] != COMPOSED_SIZE:
@@ -73,7 +92,7 @@ class Observation:
             )
         return checked
 
-    def _cameras(self, views: Any) -> Mapping[str, Image]:
+    def _cameras(self, views: Any) -> Mapping[str, Union[Image, DeviceFrame]]:
         if not isinstance(views, Mapping):
             raise ObservationError("views is not a mapping", expected="camera name -> image", got=type(views).__name__)
         for name in views:
@@ -84,7 +103,13 @@ class Observation:
             raise ObservationError(
                 "the observation has no image", expected=f"at least one of {', '.join(VIEW_NAMES)}", got="none"
             )
-        return {name: _rgb(f"the {name} image", image, self.channel_order) for name, image in present.items()}
+        return {name: self._camera(name, image) for name, image in present.items()}
+
+    def _camera(self, name: str, image: Any) -> Union[Image, DeviceFrame]:
+        if isinstance(image, DeviceFrame):
+            _check_sides(f"the {name} frame", image.rows, image.columns)
+            return image
+        return _rgb(f"the {name} image", image, self.channel_order)
 
 
 def _rgb(what: str, image: Any, channel_order: str) -> Image:
@@ -101,13 +126,17 @@ def _rgb(what: str, image: Any, channel_order: str) -> Image:
     rows, columns, channels = image.shape
     if channels != 3:
         raise ObservationError(f"{what} has the wrong layout", expected=expected, got=got, fix=_layout_fix(image.shape))
+    _check_sides(what, rows, columns)
+    return np.ascontiguousarray(image[..., ::-1] if channel_order == "bgr" else image)
+
+
+def _check_sides(what: str, rows: int, columns: int) -> None:
     if min(rows, columns) < _SMALLEST_SIDE or max(rows, columns) > _LARGEST_SIDE:
         raise ObservationError(
             f"{what} has the wrong size",
             expected=f"sides of {_SMALLEST_SIDE} to {_LARGEST_SIDE} pixels",
             got=f"{rows} rows x {columns} columns",
         )
-    return np.ascontiguousarray(image[..., ::-1] if channel_order == "bgr" else image)
 
 
 def _layout_fix(shape: tuple[int, ...]) -> str:

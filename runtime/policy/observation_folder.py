@@ -71,7 +71,7 @@ def write_observation(folder: PathLike, observation: Observation) -> Path:
     if observation.image is not None:
         pictures, files = {"image": observation.image}, cast("dict[str, Any]", {"image": "image.png"})
     else:
-        pictures = dict(observation.views or {})
+        pictures = dict(observation.host_views())
         files = {"views": {name: f"{name}.png" if name in pictures else None for name in VIEW_NAMES}}
     for name, pixels in pictures.items():
         with atomic_path(root / f"{name}.png") as partial:

@@ -86,6 +86,10 @@ class Policy:
         """The image that the model is given, uint8 [content rows, columns, 3], and the views missing from it."""
         return view_image(observation, self.shape.content)
 
+    def memory_bytes(self) -> dict[str, int]:
+        """What the policy holds of a GPU's memory, by purpose, as near as the libraries tell; empty on the host."""
+        return self._tick.memory_bytes()
+
     def close(self) -> None:
         """Frees the engines and stops the noise thread. The policy can't act afterwards."""
         self._tick.close()

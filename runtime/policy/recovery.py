@@ -72,6 +72,10 @@ class RecoveringTick:
         launch = f"{result.counters.launch}; after the context was rebuilt"
         return dataclasses.replace(result, counters=dataclasses.replace(result.counters, launch=launch))
 
+    def memory_bytes(self) -> dict[str, int]:
+        """See `PolicyTick.memory_bytes`."""
+        return self.tick.memory_bytes()
+
     def close(self) -> None:
         """See `PolicyTick.close`."""
         if self._tick is not None:

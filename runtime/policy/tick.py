@@ -66,6 +66,10 @@ class PolicyTick(Protocol):
         """
         ...
 
+    def memory_bytes(self) -> dict[str, int]:
+        """What it holds of a GPU's memory, by purpose; empty on the host."""
+        ...
+
     def close(self) -> None:
         """Frees what it holds, the engines included; harmless when repeated."""
         ...
@@ -84,10 +88,14 @@ class Loop(Protocol):
 
 
 def view_image(observation: Observation, content: tuple[int, int]) -> tuple[Image, tuple[str, ...]]:
-    """The image that the model is given, uint8 [*content, 3], and the views missing from it."""
+    """The image that the model is given, uint8 [*content, 3], and the views missing from it.
+
+    Raises:
+        ObservationError: a view is on the GPU.
+    """
     if observation.image is not None:
         return resize_bilinear(observation.image, content), ()
-    image, missing = compose_views(observation.views or {})
+    image, missing = compose_views(observation.host_views())
     return resize_bilinear(image, content), missing
 
 
@@ -140,6 +148,10 @@ class HostTick:
         vision[:, :1] = latent
         result = self._loop.run(gen_inputs(request, vision, self._shape), settings)
         return TickResult(result.action, result.timings, result.counters, {"vae_ms": vae_ms})
+
+    def memory_bytes(self) -> dict[str, int]:
+        """See `PolicyTick.memory_bytes`."""
+        return {}
 
     def close(self) -> None:
         """See `PolicyTick.close`."""

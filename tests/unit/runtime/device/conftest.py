@@ -9,12 +9,18 @@ from typing import Any
 import pytest
 from device_engines import SOLVER_CONTRACT, FunctionEngine, solver_function
 from host_cuda import HostCuda
+from kernel_twins import KERNELS
 
 from motedge.runtime.cuda.ledger import PINNED
 from motedge.runtime.denoise import DenoiseLoop
 from motedge.runtime.device.loop import DeviceLoop
 from motedge.runtime.device.solvers import SolverSource
 from motedge.runtime.device.workspace import Workspace
+from motedge.runtime.kernels.library import KernelLibrary
+from motedge.runtime.kernels.record import KernelRecord
+
+# Of kernels that are there; what it says is looked at when a library is found, not here
+RECORD = KernelRecord("", "", 1, "13.0", (90,), 120)
 
 
 @pytest.fixture
@@ -26,10 +32,11 @@ def device_loop(model: Any, tables: Any) -> Any:
         functions: Any = None,
         engine: Any = None,
         cuda: Any = None,
-        kernels: Any = None,
+        solver: str = "graph",
         **loop_options: Any,
     ) -> SimpleNamespace:
-        cuda = cuda or HostCuda(deferred=True)
+        cuda = cuda or HostCuda(deferred=True, kernels=KERNELS)
+        kernels = KernelLibrary(cuda, b"fatbin", RECORD) if solver == "kernel" else None
         functions = {**model.functions, **(functions or {})}
         scene = SimpleNamespace(cuda=cuda)
         with cuda.current():

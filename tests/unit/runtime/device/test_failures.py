@@ -33,17 +33,18 @@ def is_uncond(x: Mapping[str, np.ndarray]) -> bool:
     return x["und_kv"].shape[3] == 3
 
 
+@pytest.mark.parametrize("solver", ["kernel", "graph"])
 @pytest.mark.parametrize("output", [0, 1])
 @pytest.mark.parametrize("branch", ["conditional", "unconditional"])
 def test_nan_names_step_and_branch(
-    device_loop: Any, host_loop: Any, gen_inputs: Any, model: Any, branch: str, output: int
+    device_loop: Any, host_loop: Any, gen_inputs: Any, model: Any, branch: str, output: int, solver: str
 ) -> None:
     """As the loop on the host says it; first piece by piece, then from the captured graph."""
     switch = {"on": False}
     bad = poisoned(
         model, lambda x: switch["on"] and x["t"][0] < 950 and is_uncond(x) == (branch == "unconditional"), output
     )
-    scene, host = device_loop({"gen_step": bad}), host_loop({"gen_step": bad})
+    scene, host = device_loop({"gen_step": bad}, solver=solver), host_loop({"gen_step": bad})
     for _ in range(2):
         scene.run(gen_inputs(), SETTINGS)
     switch["on"] = True

@@ -25,9 +25,12 @@ def same(device: Any, host: Any) -> None:
     np.testing.assert_allclose(device.vision, host.vision, rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("solver", ["kernel", "graph"])
 @pytest.mark.parametrize("settings", PLANS, ids=["cfg", "interval", "one", "eight"])
-def test_equals_the_host_at_every_tick(device_loop: Any, host_loop: Any, gen_inputs: Any, settings: Any) -> None:
-    scene, host = device_loop(), host_loop()
+def test_equals_the_host_at_every_tick(
+    device_loop: Any, host_loop: Any, gen_inputs: Any, settings: Any, solver: str
+) -> None:
+    scene, host = device_loop(solver=solver), host_loop()
     for tick, seed in enumerate((5, 6, 7)):
         inputs = gen_inputs(seed=seed)
         result = scene.run(inputs, settings)
@@ -40,16 +43,18 @@ def host_forwards(settings: SamplerSettings) -> int:
     return settings.guidance_plan().forwards(FlowSchedule(settings.steps, settings.shift).timesteps)
 
 
-def test_clean_positions_stay_exactly(device_loop: Any, gen_inputs: Any) -> None:
+@pytest.mark.parametrize("solver", ["kernel", "graph"])
+def test_clean_positions_stay_exactly(device_loop: Any, gen_inputs: Any, solver: str) -> None:
     inputs = gen_inputs()
-    result = device_loop().run(inputs, PLANS[0])
+    result = device_loop(solver=solver).run(inputs, PLANS[0])
     np.testing.assert_array_equal(result.vision[:, 0], inputs.vision_clean[:, 0])
     np.testing.assert_array_equal(result.action[0], inputs.action_clean[0])
     assert not result.action[:, inputs.raw_dim :].any()
 
 
-def test_a_warm_tick_allocates_nothing_and_is_one_launch(device_loop: Any, gen_inputs: Any) -> None:
-    scene = device_loop()
+@pytest.mark.parametrize("solver", ["kernel", "graph"])
+def test_a_warm_tick_allocates_nothing_and_is_one_launch(device_loop: Any, gen_inputs: Any, solver: str) -> None:
+    scene = device_loop(solver=solver)
     for seed in range(3):
         scene.run(gen_inputs(seed=seed), PLANS[0])
     before, held = dict(scene.cuda.counts), dict(scene.cuda.ledger)
@@ -79,8 +84,9 @@ def test_prompts_change_between_ticks(device_loop: Any, host_loop: Any, gen_inpu
     assert scene.loop.prompts.misses == 5
 
 
-def test_masks_rates_domains_and_shapes_change(device_loop: Any, host_loop: Any, gen_inputs: Any) -> None:
-    scene, host = device_loop(), host_loop()
+@pytest.mark.parametrize("solver", ["kernel", "graph"])
+def test_masks_rates_domains_and_shapes_change(device_loop: Any, host_loop: Any, gen_inputs: Any, solver: str) -> None:
+    scene, host = device_loop(solver=solver), host_loop()
     all_noisy = np.ones(3, np.float32)
     random = np.random.RandomState(3)
     changes: list[dict[str, Any]] = [
@@ -153,3 +159,13 @@ def test_bad_requests_leave_the_loop_usable(device_loop: Any, host_loop: Any, ge
 def test_no_room_for_programs(device_loop: Any) -> None:
     with pytest.raises(UsageError, match="captured loop"):
         device_loop(max_programs=0)
+
+
+def test_changing_kinds_leave_nothing_behind(device_loop: Any, gen_inputs: Any) -> None:
+    """A program that is dropped gives its memory back, page-locked memory too."""
+    scene = device_loop(solver="kernel", max_programs=2)
+    for seed in range(12):
+        scene.run(gen_inputs(seed=seed), SamplerSettings(steps=1 + seed % 4, guidance=3.0))
+        if seed == 3:
+            held = dict(scene.cuda.ledger)
+    assert scene.cuda.ledger == held
