@@ -63,6 +63,12 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     how.add_argument("--threads", type=int, metavar="N", help="CPU threads of one operator")
     how.add_argument("--check", choices=("full", "size"), default="full", help="how files are checked before use")
     how.add_argument("--repeat", type=int, default=1, metavar="N", help="requests; timings of the later ones are warm")
+    gpu = parser.add_argument_group("on a GPU: --engine tensorrt, tensorrt-rtx or onnxruntime-cuda")
+    gpu.add_argument("--target", metavar="ID", help="folder of BUNDLE/engines to take; default: what fits this GPU")
+    gpu.add_argument("--gpu", type=int, default=0, metavar="N", help="which one (default: %(default)s)")
+    gpu.add_argument("--priority", default="high", choices=("high", "normal", "low"), help="beside other work on it")
+    gpu.add_argument("--no-cuda-graph", action="store_true", help="launch the loop piece by piece")
+    gpu.add_argument("--no-kernels", action="store_true", help="do without the compiled kernels")
     due = parser.add_argument_group("deadline")
     due.add_argument("--deadline-ms", type=float, metavar="N", help="the best sampler settings that fit; see docs")
     due.add_argument("--ladder", metavar="FILE", help="operating points (TOML), best first; default: from the bundle's")
@@ -103,6 +109,11 @@ def run(args: argparse.Namespace) -> int:
         check=args.check,
         embodiment=args.embodiment,
         threads=args.threads,
+        target=args.target,
+        ordinal=args.gpu,
+        priority=args.priority,
+        cuda_graph=not args.no_cuda_graph,
+        kernels=not args.no_kernels,
         **fixed,
         **overrides,
     )
