@@ -145,7 +145,13 @@ def stops_before(high: float, state: AxisState, limits: AxisLimits, frame: float
 
 
 def bisect_stop(
-    high: float, state: AxisState, limits: AxisLimits, h: float, least: float, most: float, frame: Optional[float] = None
+    high: float,
+    state: AxisState,
+    limits: AxisLimits,
+    h: float,
+    least: float,
+    most: float,
+    frame: Optional[float] = None,
 ) -> float:
     """The greatest acceleration from `least` to `most` after whose step the body can stop before `high`.
 

@@ -116,7 +116,8 @@ class ActionEnvelope:
         """
         if not self._started:
             raise UsageError(
-                "the envelope does not know where the robot is", fix="call reset(measured_position) before the first action"
+                "the envelope does not know where the robot is",
+                fix="call reset(measured_position) before the first action",
             )
         row = self._row(action, "the action")
         if not (math.isfinite(dt_s) and dt_s >= MIN_DT_S):

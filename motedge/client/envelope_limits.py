@@ -1,17 +1,17 @@
 """The limits of an embodiment's actions, as a TOML file gives them.
 
-    embodiment = "my_arm"
-    on_violation = "clamp"          # the default; "clamp", "reject" or "hold"
+embodiment = "my_arm"
+on_violation = "clamp"          # the default; "clamp", "reject" or "hold"
 
-    [[field]]                       # one a column of an action, in order
-    name = "joint_position_0"
-    unit = "rad"
-    min = -2.8                      # absent: no limit
-    max = 2.8
-    max_speed_per_s = 2.0           # the three below need the one above; all absent: position alone is limited
-    max_acceleration_per_s2 = 10.0
-    max_jerk_per_s3 = 5000.0
-    on_violation = "hold"           # absent: the default
+[[field]]                       # one a column of an action, in order
+name = "joint_position_0"
+unit = "rad"
+min = -2.8                      # absent: no limit
+max = 2.8
+max_speed_per_s = 2.0           # the three below need the one above; all absent: position alone is limited
+max_acceleration_per_s2 = 10.0
+max_jerk_per_s3 = 5000.0
+on_violation = "hold"           # absent: the default
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class FieldLimits:
     def __post_init__(self) -> None:
         where = f"the limits of the field {self.name!r}"
         if self.on_violation not in MODES:
-            raise UsageError(f"{where}: unknown on_violation", got=self.on_violation, fix=closest(self.on_violation, MODES))
+            raise UsageError(
+                f"{where}: unknown on_violation", got=self.on_violation, fix=closest(self.on_violation, MODES)
+            )
         rates = {
             "max_speed_per_s": self.max_speed_per_s,
             "max_acceleration_per_s2": self.max_acceleration_per_s2,

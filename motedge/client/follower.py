@@ -105,7 +105,7 @@ class Follower:
         return min(max(target, self.limits.low), self.limits.high)
 
     def _target_velocity(self, target: float, h: float) -> float:
-        """Velocity of the targets, u/s: the smaller of the last two, so that a single jump does not look like motion."""
+        """Velocity of the targets, u/s: the smaller of the last two, so that one jump does not look like motion."""
         now, before = (target - self._target) / (self._target_age_s + h), self._target_speed
         if now == 0 or before == 0 or (now > 0) != (before > 0):
             return 0.0

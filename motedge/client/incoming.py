@@ -41,7 +41,8 @@ class Chunk:
 
     def row(self, tick: int) -> NDArray[np.float64]:
         """The row for that tick."""
-        return self.rows[self.index(tick)]
+        row: NDArray[np.float64] = self.rows[self.index(tick)]
+        return row
 
     def between(self, first: int, end: int) -> NDArray[np.float64]:
         """The rows for the ticks from `first` to before `end`, as far as there are any; a copy."""
@@ -77,7 +78,8 @@ def check_rows(answer: Any, options: StreamOptions, fields: Optional[int]) -> ND
     if len(bad):
         row, column = bad[0].tolist()
         raise ChunkSourceError(
-            f"the chunk holds {len(bad)} numbers that are not finite", got=f"{rows[row, column]} in row {row}, field {column}"
+            f"the chunk holds {len(bad)} numbers that are not finite",
+            got=f"{rows[row, column]} in row {row}, field {column}",
         )
     return rows
 
@@ -99,7 +101,8 @@ def blended_fields(answer: Any, options: StreamOptions, fields: int) -> NDArray[
         index = names.index(field) if isinstance(field, str) and field in names else field
         if not isinstance(index, int) or not -fields <= index < fields:
             raise ChunkSourceError(
-                f"switched_fields holds {field!r}", expected=f"an index below {fields}" + (f", or of {list(names)}" if names else "")
+                f"switched_fields holds {field!r}",
+                expected=f"an index below {fields}" + (f", or of {list(names)}" if names else ""),
             )
         blended[index] = False
     return blended

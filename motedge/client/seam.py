@@ -29,4 +29,5 @@ def crossfade(old: Rows, new: Rows, blended: NDArray[np.bool_]) -> Rows:
 def continues(committed: Rows, new: Rows, tolerance: float) -> bool:
     """Whether a chunk begins with the rows that it was conditioned on."""
     count = min(len(committed), len(new))
-    return bool((np.abs(new[:count] - committed[:count]) <= tolerance).all())
+    # Before the first chunk the committed rows have no width either
+    return count == 0 or bool((np.abs(new[:count] - committed[:count]) <= tolerance).all())

@@ -49,7 +49,7 @@ class StreamCounters:
     repeated_calls: int = 0
     # Calls with a time before the last call's
     clock_backwards: int = 0
-    # Requests, and what came of them: used + late + bad + errors + one that may be on its way
+    # Requests, and what came of them: used + late + bad + errors + one that may be on its way or wait for its time
     requested: int = 0
     chunks_used: int = 0
     # Arrived when the time of all their rows was over
@@ -75,6 +75,8 @@ class StreamReport:
     # From the request of a chunk to its arrival
     latency_ms: dict[str, float]
     longest_gap_s: float
+    # How long the chunk that is on its way has been asked for; None if none is. A source that hangs shows here
+    waiting_s: Optional[float] = None
     # Largest difference at a takeover between the two chunks' rows for the same moment, [fields] in their units
     seam_disagreement: Optional[list[float]] = None
     # Largest step from the last action of a chunk to the first that was executed of the next, [fields]
