@@ -26,6 +26,8 @@ class BackendCapability:
     refuses: Mapping[tuple[str, str], str] = field(default_factory=dict)
     # None: tensors lie on the GPU; see device_registry.py
     load: Optional[Loader] = None
+    # Runs engines that this builder made from the graphs, not the graphs themselves
+    builder: Optional[str] = None
 
 
 def _load_onnxruntime(model: Path, contract: Contract, dtype: str, options: EngineOptions) -> Engine:
@@ -57,8 +59,8 @@ BACKENDS: Mapping[str, BackendCapability] = {
         ),
     ),
     # Whatever an engine was built from
-    "tensorrt": BackendCapability(name="tensorrt", runs=_ANY),
-    "tensorrt-rtx": BackendCapability(name="tensorrt-rtx", runs=_ANY),
+    "tensorrt": BackendCapability(name="tensorrt", runs=_ANY, builder="tensorrt"),
+    "tensorrt-rtx": BackendCapability(name="tensorrt-rtx", runs=_ANY, builder="tensorrt-rtx"),
 }
 # Backends whose tensors lie on the GPU
 DEVICE_BACKENDS = tuple(name for name, capability in BACKENDS.items() if capability.load is None)
@@ -113,6 +115,8 @@ def choose_variant(
 ) -> str:
     """The id of the variant that `open_engine` would load; see there for arguments and errors."""
     capability, variants = _capability(backend), bundle.graph(graph).variants
+    if capability.builder is not None:
+        variants = _built(bundle, graph, capability.builder)
     if graph in WEIGHTLESS_GRAPHS and variant not in variants:
         # It has one for all: what is asked for is meant for the others
         variant = None
@@ -137,6 +141,23 @@ def choose_variant(
         why="; ".join(sorted(reason for reason in reasons if reason)) or None,
         fix="export again with --variants primitive-fp32",
     )
+
+
+def _built(bundle: Bundle, graph: str, builder: str) -> dict[str, Variant]:
+    """The variants of which a builder made engines, for whichever target."""
+    from motedge.runtime.engine_files.record import BUILD_FILE, ENGINES_FOLDER, EngineFiles
+
+    records = [EngineFiles.read(path.parent) for path in sorted(bundle.root.glob(f"{ENGINES_FOLDER}/*/{BUILD_FILE}"))]
+    made = {e.variant for record in records for e in record.engines if e.graph == graph and e.builder == builder}
+    built = {name: entry for name, entry in bundle.graph(graph).variants.items() if name in made}
+    if not built:
+        others = sorted({engine.builder for record in records for engine in record.engines})
+        raise BundleError(
+            f"the bundle has no engine of graph {graph!r} for {builder}",
+            got=f"engines for {', '.join(others)}" if others else "no engines at all",
+            fix="motedge build BUNDLE --target TARGET",
+        )
+    return built
 
 
 def _of_recipe(graph: str, variants: Mapping[str, Variant], recipe: Optional[str]) -> dict[str, Variant]:

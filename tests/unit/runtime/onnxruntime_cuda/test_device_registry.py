@@ -10,12 +10,14 @@ from host_cuda import HostCuda
 
 from motedge.bundle import Bundle, Variant
 from motedge.errors import BundleError, HostError, UsageError
+from motedge.files import write_json
 from motedge.runtime.backends import DEVICE_BACKENDS, choose_variant, open_engine
 from motedge.runtime.backends.device_registry import open_device_engine
 from motedge.runtime.backends.onnxruntime_cuda import CudaSettings, OnnxRuntimeCudaEngine
 from motedge.runtime.backends.onnxruntime_cuda import engine as engine_module
 from motedge.runtime.backends.onnxruntime_cuda.provider import Provider
 from motedge.runtime.engine import EngineOptions
+from motedge.runtime.engine_files import BUILD_FILE, EngineFile, EngineFiles
 
 GRAPH = "gen_step"
 BACKEND = "onnxruntime-cuda"
@@ -129,3 +131,46 @@ def test_a_library_that_is_missing_closes_the_gpu(onnx_bundle, monkeypatch) -> N
         open_engine(Bundle.open(onnx_bundle), GRAPH, backend=BACKEND)
     assert cuda.closed
     assert cuda.ledger == {}
+
+
+def _build(root, **engines: str) -> None:
+    """A record that says which variants were built, by target; `jetson="tensorrt:fused-bf16"`."""
+    for target, text in engines.items():
+        builder, variant = text.split(":")
+        engine = EngineFile(
+            graph=GRAPH,
+            variant=variant,
+            file="x.engine",
+            bytes=1,
+            sha256="0" * 64,
+            builder=builder,
+            builder_version="10.3.0.30",
+            compute_capabilities=("8.7",),
+            platform="aarch64-linux",
+            created="2026-11-01T00:00:00+00:00",
+            seconds=1.0,
+            peak_memory_bytes=1,
+            peak_anonymous_bytes=1,
+            device_memory_bytes=1,
+            settings={},
+            source="0" * 64,
+        )
+        folder = root / "engines" / target
+        write_json(folder / BUILD_FILE, EngineFiles(folder, target, (engine,)).to_dict())
+
+
+def test_of_engines_the_variant_is_the_one_that_was_built(onnx_bundle) -> None:
+    bundle = _bundle_with(onnx_bundle, "primitive-fp32", "primitive-fp16", "fused-bf16")
+    _build(
+        onnx_bundle, jetson="tensorrt:fused-bf16", server="tensorrt-rtx:primitive-fp16", cpu="onnxruntime:fused-fp16"
+    )
+    assert choose_variant(bundle, GRAPH, backend="tensorrt") == "fused-bf16"
+    assert choose_variant(bundle, GRAPH, backend="tensorrt-rtx") == "primitive-fp16"
+
+
+def test_a_bundle_without_engines_says_how_to_get_them(onnx_bundle) -> None:
+    _build(onnx_bundle, cpu="onnxruntime:primitive-fp32")
+    with pytest.raises(BundleError, match="no engine of graph 'gen_step' for tensorrt") as caught:
+        choose_variant(Bundle.open(onnx_bundle), GRAPH, backend="tensorrt")
+    assert "motedge build" in str(caught.value)
+    assert "engines for onnxruntime" in str(caught.value)
