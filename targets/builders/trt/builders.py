@@ -12,7 +12,7 @@ from motedge.targets.builders.settings import BuildSettings
 from motedge.targets.builders.this_gpu import this_compute_capability
 from motedge.targets.builders.trt.build import build_plan
 from motedge.targets.builders.trt.config import require_settings
-from motedge.targets.builders.trt.library import TENSORRT, TENSORRT_RTX, Library, find_library
+from motedge.targets.builders.trt.library import TENSORRT, TENSORRT_RTX, Library, find_library, require_for
 from motedge.targets.catalog import Target
 
 # Kinds of targets whose processor is Arm's: a plan built on x86 does not run there
@@ -45,6 +45,7 @@ class TensorRtBuilder:
     def check(self, target: Target, settings: BuildSettings) -> tuple[str, ...]:
         """See `Builder.check`: TensorRT has no cross-build, so this machine must be the target or have its GPU."""
         capability = _capability(target, self.name)
+        require_for(self.library(), target)
         cross = f"engines of TensorRT for {target.name} are built on {target.name}"
         why = "a plan holds code of the GPU and the processor that built it; TensorRT has no cross-build"
         fix = f"motedge pack BUNDLE --target {target.id}, then build on the device"

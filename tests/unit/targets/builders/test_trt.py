@@ -12,11 +12,13 @@ from tensorrt_stub import VERSIONS, make_module
 from tensorrt_stub_scene import PLAN, Stage, make_library
 
 from motedge.errors import BundleError, HostError, UsageError
-from motedge.runtime.backends.tensorrt.versions import find_version
 from motedge.targets.builders.builder import BuildError, BuildRequest, BuiltEngine
 from motedge.targets.builders.settings import BuildSettings
+from motedge.targets.builders.trt import builders
 from motedge.targets.builders.trt.build import build_plan
+from motedge.targets.builders.trt.builders import TensorRtBuilder
 from motedge.targets.builders.trt.library import Library, describe_library, find_library
+from motedge.targets.catalog import load_target
 
 SUPPORTED = [version for version in VERSIONS if version != "8.6"]
 EVERYTHING = BuildSettings(
@@ -179,8 +181,10 @@ def test_settings_that_a_library_lacks(tmp_path: Path) -> None:
 
 
 def test_versions_that_are_not_supported() -> None:
-    with pytest.raises(HostError, match="too old to build for a device"):
-        describe_library("tensorrt", make_module("8.6", {}))
+    old = TensorRtBuilder(describe_library("tensorrt", make_module("8.6", {})))
+    for target in ("jetson-orin-nano-8gb", "rtx-4090"):
+        with pytest.raises(HostError, match="too old to build for a device"):
+            old.check(load_target(target), BuildSettings())
     newer = types.ModuleType("tensorrt")
     newer.__version__ = "12.1.0"  # type: ignore[attr-defined]
     with pytest.raises(HostError, match=r"TensorRT 12.1.0 is not supported"):
@@ -213,10 +217,9 @@ def test_the_stub_is_as_strict_as_the_real_module() -> None:
 
 @pytest.mark.parametrize("dtype", ["fp16", "fp32"])
 def test_the_release_for_tests_builds_weakly_typed_networks(dtype: str, tmp_path: Path) -> None:
-    """Its library is given: it is not found for a build, which is for devices."""
     stage, request = Stage(), make_request(tmp_path, wide_down=True)
     api = make_library("8.6", stage)
-    library = Library("tensorrt", api, api.__version__, find_version(api.__version__))
+    library = describe_library("tensorrt", api)
     built = build_plan(library, dataclasses.replace(request, dtype=dtype), lambda *step: None, inspect=True)
     assert (tmp_path / "gen_step.engine").read_bytes() == PLAN
     assert stage.tactic_sources == 0
@@ -236,3 +239,13 @@ def test_no_other_release_is_held_or_left_without_tactics(version: str, tmp_path
     stage = Stage()
     _build(version, make_request(tmp_path, wide_down=True), stage)
     assert stage.tactic_sources is None and stage.output_types == {}
+
+
+def test_the_release_for_tests_is_tried_on_a_server_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(builders, "this_compute_capability", lambda: "9.0")
+    old = TensorRtBuilder(describe_library("tensorrt", make_module("8.6", {})))
+    assert old.check(load_target("h200"), BuildSettings()) == ("9.0",)
+    assert "weakly typed" in caplog.text
+    assert old.dialects() == ("primitive",) and old.row().max_opset == 17
