@@ -77,5 +77,7 @@ def _machine(report: Report) -> Iterator[str]:
         # Before JetPack 6 a Jetson has a GPU and no nvidia-smi
         found = "the module's own" if report.jetson is not None else "none found"
         yield f"GPU       {found}: {report.gpu_reason}"
+    cuda = [f"{name} {version or 'not installed'}" for name, version in report.cuda_libraries.items()]
+    yield f"CUDA      {'; '.join(cuda)}"
     libraries = [f"{name} {version or 'not installed'}" for name, version in report.engine_libraries.items()]
     yield f"engines   onnxruntime: {', '.join(report.onnxruntime_providers) or 'not usable'}; {'; '.join(libraries)}"

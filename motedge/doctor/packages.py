@@ -9,12 +9,14 @@ from typing import Optional
 from motedge.doctor.requirements import installed_version, requirements
 
 # The extras that a user meets; "test" is for motedge's own developers
-USER_EXTRAS = ("export", "images", "plot")
+USER_EXTRAS = ("export", "cuda", "images", "plot")
 # Import names of NVIDIA's engine libraries, and the distributions that carry them
 ENGINE_LIBRARIES = {
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
 }
+# What talks to the GPU's driver: one is enough; graphs and priorities of streams need cuda-bindings
+CUDA_LIBRARIES = ("cuda-bindings", "pycuda")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ def engine_libraries() -> dict[str, Optional[str]]:
         # JetPack's package of the system may carry no metadata
         found[module] = versions[0] if versions else "unknown version"
     return found
+
+
+def cuda_libraries() -> dict[str, Optional[str]]:
+    """Version of each library that talks to the GPU's driver, None where it is not installed. Starts no CUDA."""
+    return {name: installed_version(name) for name in CUDA_LIBRARIES}
 
 
 def onnxruntime_providers() -> tuple[list[str], Optional[str]]:

@@ -13,7 +13,7 @@ from typing import Any, Optional
 import motedge
 from motedge.doctor.accelerators import Gpu, Jetson, gpus, jetson
 from motedge.doctor.host import Host, examine_host
-from motedge.doctor.packages import Package, engine_libraries, onnxruntime_providers, packages
+from motedge.doctor.packages import Package, cuda_libraries, engine_libraries, onnxruntime_providers, packages
 from motedge.doctor.verdict import Verdict, export_verdict, run_cpu_verdict, run_gpu_verdict
 
 SCHEMA = "motedge.doctor/v1"
@@ -33,6 +33,8 @@ class Report:
     # Why no GPU is named, None if one is
     gpu_reason: Optional[str]
     jetson: Optional[Jetson]
+    # What talks to the GPU's driver -> version, None where it is not installed
+    cuda_libraries: Mapping[str, Optional[str]]
     # Import name -> version, None where it is not installed
     engine_libraries: Mapping[str, Optional[str]]
     verdicts: tuple[Verdict, ...]
@@ -55,6 +57,10 @@ def examine(folder: Path, root: Path = Path("/")) -> Report:
     found = packages()
     providers, import_error = onnxruntime_providers()
     gpu_list, gpu_reason = gpus()
+    board = jetson(root)
+    engines, cuda = engine_libraries(), cuda_libraries()
+    # Before JetPack 6 a Jetson has a GPU and no nvidia-smi
+    gpu_missing = None if gpu_list or board is not None else gpu_reason or "nvidia-smi names none"
     return Report(
         motedge=motedge.__version__,
         python=platform.python_version(),
@@ -64,7 +70,12 @@ def examine(folder: Path, root: Path = Path("/")) -> Report:
         onnxruntime_providers=tuple(providers),
         gpus=tuple(gpu_list),
         gpu_reason=gpu_reason,
-        jetson=jetson(root),
-        engine_libraries=engine_libraries(),
-        verdicts=(export_verdict(found), run_cpu_verdict(found, providers, import_error), run_gpu_verdict()),
+        jetson=board,
+        cuda_libraries=cuda,
+        engine_libraries=engines,
+        verdicts=(
+            export_verdict(found),
+            run_cpu_verdict(found, providers, import_error),
+            run_gpu_verdict(gpu_missing, cuda, engines, providers),
+        ),
     )

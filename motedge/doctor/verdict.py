@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
@@ -11,7 +11,7 @@ from motedge.doctor.packages import Package
 
 # torch and the onnx tools of the export extra have no release for older Pythons
 EXPORT_PYTHON = (3, 10)
-CPU_PROVIDER = "CPUExecutionProvider"
+CPU_PROVIDER, GPU_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,34 @@ def run_cpu_verdict(packages: Sequence[Package], providers: Sequence[str], impor
     return Verdict("run-cpu", True, reasons)
 
 
-def run_gpu_verdict() -> Verdict:
-    """Running on a GPU: no version of motedge can do it yet."""
-    return Verdict("run-gpu", False, ("this version has no GPU backend: TensorRT comes later",))
+def run_gpu_verdict(
+    gpu_missing: Optional[str],
+    cuda: Mapping[str, Optional[str]],
+    engines: Mapping[str, Optional[str]],
+    providers: Sequence[str],
+) -> Verdict:
+    """Whether there is all that a tick on the GPU needs. CUDA itself is not tried: opening the GPU says more.
+
+    Args:
+        gpu_missing: Why there is no GPU, None where there is one.
+        cuda: Library that talks to the driver -> version, None where it is not installed.
+        engines: Engine library -> version, None where it is not installed.
+        providers: Of onnxruntime.
+    """
+    reasons, fix = [], None
+    if gpu_missing is not None:
+        reasons.append(f"no GPU: {gpu_missing}")
+    if not any(cuda.values()):
+        reasons.append(f"none of {', '.join(cuda)} is installed")
+        fix = 'pip install "motedge[cuda]"'
+    if not any(engines.values()) and GPU_PROVIDER not in providers:
+        reasons.append(f"no engine library: none of {', '.join(engines)}, and onnxruntime is a build without CUDA")
+        fix = fix or "install TensorRT (on a Jetson it comes with JetPack), or onnxruntime-gpu"
+    possible = not reasons
+    if possible and cuda.get("cuda-bindings") is None:
+        reasons.append("without cuda-bindings there are no CUDA graphs and no stream priorities")
+        fix = 'pip install "motedge[cuda]"'
+    return Verdict("run-gpu", possible, tuple(reasons), fix)
 
 
 def _reasons(packages: Sequence[Package]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Optional
 
 from motedge.doctor.packages import Package
-from motedge.doctor.verdict import export_verdict, run_cpu_verdict, run_gpu_verdict
+from motedge.doctor.verdict import Verdict, export_verdict, run_cpu_verdict, run_gpu_verdict
 
 
 def _package(name: str, version: Optional[str], extra: Optional[str] = None, in_range: bool = True) -> Package:
@@ -42,5 +42,36 @@ def test_onnxruntime_that_can_not_be_imported() -> None:
     assert verdict.fix is not None
 
 
-def test_no_gpu_backend_yet() -> None:
-    assert not run_gpu_verdict().possible
+BINDINGS = {"cuda-bindings": "13.5.0", "pycuda": None}
+TENSORRT = {"tensorrt": "10.3.0", "tensorrt_rtx": None}
+NONE = {"tensorrt": None, "tensorrt_rtx": None}
+
+
+def test_gpu_with_all_it_needs() -> None:
+    assert run_gpu_verdict(None, BINDINGS, TENSORRT, []) == Verdict("run-gpu", True)
+    assert run_gpu_verdict(None, BINDINGS, NONE, ["CUDAExecutionProvider"]).possible
+
+
+def test_no_gpu() -> None:
+    verdict = run_gpu_verdict("nvidia-smi is not installed", BINDINGS, TENSORRT, [])
+    assert not verdict.possible
+    assert verdict.reasons == ("no GPU: nvidia-smi is not installed",)
+
+
+def test_nothing_talks_to_the_driver() -> None:
+    verdict = run_gpu_verdict(None, {"cuda-bindings": None, "pycuda": None}, TENSORRT, [])
+    assert not verdict.possible
+    assert verdict.fix == 'pip install "motedge[cuda]"'
+
+
+def test_no_engine_library() -> None:
+    verdict = run_gpu_verdict(None, BINDINGS, NONE, ["CPUExecutionProvider"])
+    assert not verdict.possible
+    assert "build without CUDA" in verdict.reasons[0]
+    assert "TensorRT" in str(verdict.fix)
+
+
+def test_pycuda_alone_runs_without_graphs() -> None:
+    verdict = run_gpu_verdict(None, {"cuda-bindings": None, "pycuda": "2026.1"}, TENSORRT, [])
+    assert verdict.possible
+    assert "no CUDA graphs" in verdict.reasons[0]
