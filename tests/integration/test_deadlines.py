@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -82,3 +84,21 @@ def test_the_command(bundle: Path, observation: Observation, tmp_path: Path, cap
     assert printed["kind"] == "fresh" and printed["deadline"]["counters"]["met"] == 3
     assert main([*common, "--deadline-ms", str(GENEROUS_MS)]) == 0
     assert "3 met, 0 missed" in capsys.readouterr().out
+
+
+def test_the_benchmark_under_load(tmp_path: Path) -> None:
+    """Every tick of every phase is accounted for; how many are met is the machine's business."""
+    script = Path(__file__).resolve().parents[2] / "benchmarks/deadline_load.py"
+    options = ["--synthetic", "cpu", "--loads", "none,cpu", "--ticks", "4", "--forward-ms", "1"]
+    command = [sys.executable, str(script), *options, "--results", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "deadline_load_synthetic_cpu.json").read_text())
+    assert [case["load"] for case in result["cases"]] == ["none", "cpu"]
+    for case in result["cases"]:
+        assert case["latency_ms"]["alone"]["n"] == case["latency_ms"]["with load"]["n"] == 4
+        for phase in case["phases"]:
+            assert phase["ticks"] == 4 == phase["met"] + phase["missed"]
+            assert phase["took_ms"]["n"] == phase["met"]
+            assert phase["answer_after_deadline_ms"]["n"] == phase["missed"] == phase["held"] + phase["unanswered"]
+    assert result["cases"][1]["phases"][1]["load_rounds_per_s"] > 0
