@@ -1,0 +1,128 @@
+"""The program that checks a policy on a GPU, on a simulated one: all checks pass, and they notice what is wrong."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+from host_cuda import HostCuda
+from tiny import MINI_POLICY
+
+import motedge.runtime.backends.onnxruntime_cuda as backend
+from motedge.checkpoint.make import make_checkpoint
+from motedge.checkpoint.reader import Checkpoint
+from motedge.export.job import ExportOptions, export_bundle
+from motedge.export.variants import parse_variants
+from motedge.runtime.backends.onnxruntime_cuda.provider import Provider
+from motedge.runtime.cuda.ledger import PINNED
+from motedge.runtime.policy import device_loader
+
+ROOT = Path(__file__).resolve().parents[3]
+VARIANT = "primitive-fp32"
+pytestmark = pytest.mark.slow
+
+
+class OneGpu(HostCuda):
+    """Several contexts on one simulated GPU: they share its memory."""
+
+    open: ClassVar[list[OneGpu]] = []
+
+    def __init__(self) -> None:
+        # Room for the tiny policy, whose buffers take 6 MB, and little more
+        super().__init__(total_bytes=64 << 20)
+        self.open.append(self)
+
+    def _free_and_total(self) -> tuple[int, int]:
+        total = self.facts.total_memory_bytes
+        ledgers = [cuda.ledger for cuda in self.open if not cuda.closed]
+        return total - sum(n for ledger in ledgers for purpose, n in ledger.items() if purpose != PINNED), total
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("policy_on_gpu")
+    make_checkpoint(root / "checkpoint", "edge", "policy-droid", "tiny", seed=7)
+    options = ExportOptions(MINI_POLICY, parse_variants(VARIANT), samples="none")
+    export_bundle(Checkpoint.open(root / "checkpoint"), root / "bundle", options)
+    return root / "bundle"
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import policy_checks
+    import policy_failures
+    import policy_on_gpu
+    import policy_reference
+
+    def engine(model: Any, contract: Any, dtype: str, cuda: Any, settings: Any = None, **rest: Any) -> Any:
+        provider = Provider("CPUExecutionProvider", "cpu", cuda.enqueue)
+        chosen = settings or real.settings(cuda_graph="outer")
+        return real.engine(model, contract, dtype, cuda, chosen, **{**rest, "provider": provider, "threads": 1})
+
+    real = SimpleNamespace(engine=backend.OnnxRuntimeCudaEngine, settings=backend.CudaSettings)
+    monkeypatch.setattr(backend, "OnnxRuntimeCudaEngine", engine)
+    for module in (device_loader, policy_on_gpu, policy_failures):
+        monkeypatch.setattr(module, "open_cuda", lambda *args, **kwargs: OneGpu())
+    choose = sys.modules["motedge.runtime.cuda.choose"]
+    monkeypatch.setattr(choose, "open_cuda", lambda *args, **kwargs: OneGpu())
+    OneGpu.open.clear()
+    yield SimpleNamespace(
+        main=policy_on_gpu, checks=policy_checks, failures=policy_failures, reference=policy_reference
+    )
+
+
+def make_bench(program: Any, bundle: Path, ticks: int = 60) -> Any:
+    args = SimpleNamespace(bundle=bundle, engine="onnxruntime-cuda", ticks=ticks)
+    return program.main.Bench(args, VARIANT, program.reference.make_reference(bundle))
+
+
+def failed(bench: Any) -> list[str]:
+    return [entry["check"] for entry in bench.found if not entry["passed"]]
+
+
+def test_all_checks_pass_on_a_simulated_gpu(program: Any, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bench = make_bench(program, bundle)
+    for check in (*program.checks.CHECKS, *program.failures.CHECKS):
+        bench.run(check)
+    # A simulated GPU's clock counts what was enqueued, so that its time is no share of the host's
+    assert set(failed(bench)) <= {"time outside the engines"}, capsys.readouterr().out
+    assert len(bench.found) > 30
+
+
+def test_wrong_actions_are_noticed(program: Any, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make_bench(program, bundle)
+    monkeypatch.setattr(bench, "load", functools.partial(bench.load, shift=4.0))
+    bench.run(program.checks.check_agreement)
+    assert "as on the CPU: always" in failed(bench)
+
+
+def test_a_leak_is_noticed(program: Any, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, kept = make_bench(program, bundle, ticks=3), []
+    act = program.checks.act
+
+    def leaking(policy: Any, scene: Any) -> Any:
+        cuda = program.checks.tick_of(policy)._cuda
+        with cuda.current():
+            kept.append(cuda.allocate(4096, "leaked"))
+        return act(policy, scene)
+
+    monkeypatch.setattr(program.checks, "act", leaking)
+    bench.run(program.checks.check_growth)
+    assert failed(bench) == ["many ticks, no growth"]
+
+
+def test_a_check_that_breaks_is_a_finding(program: Any, bundle: Path) -> None:
+    bench = make_bench(program, bundle)
+
+    def check_nothing(bench: Any) -> None:
+        raise RuntimeError("out of order")
+
+    bench.run(check_nothing)
+    assert failed(bench) == ["check_nothing"]
+    assert "out of order" in bench.found[0]["error"]
