@@ -28,8 +28,6 @@ class RuntimeApi:
     memory_for_shapes: bool
     # Method of ICudaEngine with the activation memory of one profile; None: only that of the largest is known
     profile_memory: Optional[str]
-    # DataType.INT64. Without it the parser makes int64 tensors int32, those of the engine's inputs too
-    int64: bool
     # ICudaEngine.get_engine_stat: bytes of weights
     engine_stat: bool
     # Kernels are compiled on the device, when a context first runs: IRuntimeConfig has a cache of them, and says when
@@ -43,7 +41,6 @@ RUNTIME_8_6 = RuntimeApi(
     sized_memory=False,
     memory_for_shapes=False,
     profile_memory=None,
-    int64=False,
     engine_stat=False,
     just_in_time=False,
     capture_query=False,
@@ -53,7 +50,6 @@ RUNTIME_10_3 = RuntimeApi(
     sized_memory=True,
     memory_for_shapes=True,
     profile_memory="get_device_memory_size_for_profile_v2",
-    int64=True,
     engine_stat=False,
     just_in_time=False,
     capture_query=False,
