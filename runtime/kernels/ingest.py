@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy as np
 from motedge.errors import ContractError, ObservationError, UsageError, closest
 from motedge.runtime.cuda import Cuda, DeviceMemory, Stream
 from motedge.runtime.cuda.interface import KernelArgument
+from motedge.runtime.device.planned import PlannedBlock
+from motedge.runtime.device.staging import Staging
 from motedge.runtime.engine import Array
 from motedge.runtime.kernels.frame_spec import FrameSpec
 from motedge.runtime.kernels.ingest_plan import IngestPlan
@@ -18,7 +20,7 @@ from motedge.runtime.policy.resize import bilinear_taps
 from motedge.runtime.policy.views import COMPOSED_SIZE, VIEW_NAMES
 
 _BLOCK = (32, 8)
-_ALIGNMENT_BYTES = 256
+_PURPOSE = "camera ingest"
 
 
 class ImageIngest:
@@ -49,7 +51,7 @@ class ImageIngest:
         self._canvas = canvas_arguments(content, canvas)
         self._grid = -(-content[1] // _BLOCK[0]), -(-content[0] // _BLOCK[1])
         self._kernel = library.kernel("motedge_ingest_image")
-        self._memory: Optional[DeviceMemory] = None
+        self._memory: Optional[PlannedBlock] = None
         self._tables = [0] * 6
         if (source.rows, source.columns) == content:
             return
@@ -57,7 +59,7 @@ class ImageIngest:
         for size, target in ((source.rows, content[0]), (source.columns, content[1])):
             before, after, weight = bilinear_taps(size, target)
             tables += [before.astype(np.int32), after.astype(np.int32), weight]
-        self._memory, self._tables = uploaded(cuda, tables, stream)
+        self._memory, self._tables = uploaded(cuda, library.staging, tables, stream)
 
     def enqueue(self, image: int, out: int, stream: Stream) -> None:
         """Enqueues it: `image` is the device address of the pixels, `out` that of fp32 [1, 3, Y, X]."""
@@ -117,14 +119,15 @@ class CameraIngest:
         self._kernel = library.kernel("motedge_ingest_cameras")
         canvas_arguments(content, canvas)
         self._canvas = canvas_arguments(COMPOSED_SIZE, canvas if content == COMPOSED_SIZE else COMPOSED_SIZE)
-        self._memory: Optional[DeviceMemory] = None
-        self._memory, (self._views, self._tables) = uploaded(cuda, [self._plan.views, self._plan.tables], stream)
+        self._memory: Optional[PlannedBlock] = None
+        tables = self._plan.views, self._plan.tables
+        self._memory, (self._views, self._tables) = uploaded(cuda, library.staging, tables, stream)
         self._scratch: Optional[DeviceMemory] = None
         self._resize: Optional[ImageIngest] = None
         if content == COMPOSED_SIZE:
             return
         try:
-            self._scratch = cuda.allocate(3 * COMPOSED_SIZE[0] * COMPOSED_SIZE[1], "camera ingest")
+            self._scratch = cuda.allocate(3 * COMPOSED_SIZE[0] * COMPOSED_SIZE[1], _PURPOSE)
             self._resize = ImageIngest(cuda, library, FrameSpec(*COMPOSED_SIZE), content, canvas, stream)
         except BaseException:
             self.close()
@@ -170,9 +173,10 @@ class CameraIngest:
 
     def close(self) -> None:
         """Frees tables and scratch; harmless when repeated."""
-        for held in (self._memory, self._scratch):
-            if held is not None:
-                held.free()
+        if self._memory is not None:
+            self._memory.free()
+        if self._scratch is not None:
+            self._scratch.free()
         if self._resize is not None:
             self._resize.close()
         self._memory = self._scratch = self._resize = None
@@ -191,24 +195,18 @@ def canvas_arguments(content: tuple[int, int], canvas: tuple[int, int]) -> list[
     return [np.int32(value) for value in (*canvas, *content, repeat_edge)]
 
 
-def uploaded(cuda: Cuda, tables: list[Any], stream: Stream) -> tuple[DeviceMemory, list[int]]:
+def uploaded(cuda: Cuda, staging: Staging, tables: Sequence[Any], stream: Stream) -> tuple[PlannedBlock, list[int]]:
     """Copies arrays into one block of device memory; returns it and where each lies. Waits for the copies.
 
     Raises:
         OutOfDeviceMemoryError: no room; nothing stays allocated.
     """
-    offsets, total = [], 0
-    for table in tables:
-        offsets.append(total)
-        total += -(-table.nbytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
-    staging: Array = cuda.pinned((total,), np.uint8)
-    for offset, table in zip(offsets, tables):
-        staging[offset : offset + table.nbytes] = np.ascontiguousarray(table).reshape(-1).view(np.uint8)
-    memory = cuda.allocate(total, "camera ingest")
+    block = PlannedBlock(cuda, {str(i): table.nbytes for i, table in enumerate(tables)}, _PURPOSE)
+    addresses = [block.pointer(str(i)) for i in range(len(tables))]
     try:
-        cuda.copy(memory.pointer, staging.ctypes.data, total, stream)
-        stream.synchronize()
+        for address, table in zip(addresses, tables):
+            staging.upload(address, table, stream)
     except BaseException:
-        memory.free()
+        block.free()
         raise
-    return memory, [memory.pointer + offset for offset in offsets]
+    return block, addresses

@@ -9,6 +9,7 @@ from typing import Optional
 
 from motedge.errors import HostError
 from motedge.runtime.cuda import Cuda, Kernel
+from motedge.runtime.device.staging import Staging
 from motedge.runtime.kernels.record import FATBIN_NAME, INTERFACE, RECORD_NAME, KernelRecord, source_hash
 
 # Names a fatbin in another place; its record lies beside it
@@ -23,6 +24,14 @@ class KernelLibrary:
     def __init__(self, cuda: Cuda, image: bytes, record: KernelRecord) -> None:
         """`image`: the fatbin. For those who have checked that it fits; others take `load` or `find`."""
         self._cuda, self._image, self.record = cuda, image, record
+        self._staging: Optional[Staging] = None
+
+    @property
+    def staging(self) -> Staging:
+        """For the uploads of what is made of this library, however often that is; the context must be current."""
+        if self._staging is None:
+            self._staging = Staging(self._cuda)
+        return self._staging
 
     def kernel(self, name: str) -> Kernel:
         """A kernel by its name in the source.

@@ -58,7 +58,7 @@ class KernelSolver:
             raw_dim: used channels of an action row.
             stream: for the upload, which is waited for.
             findings_host: page-locked, an element a step or more; None: its own, which lives as long as `cuda`.
-            staging: for the upload; None: its own, likewise.
+            staging: for the upload; None: the library's.
 
         Raises:
             ContractError: sizes that the kernel does not take.
@@ -73,7 +73,7 @@ class KernelSolver:
         host = cuda.pinned((self._steps,), np.uint32) if findings_host is None else findings_host
         self._findings: NDArray[np.uint32] = host[: self._steps]
         table = step_table(coefficients, guidance_scale)
-        upload = Staging(cuda) if staging is None else staging
+        upload = library.staging if staging is None else staging
         # [corrected | history [kept] | table], each part at a multiple of 256 bytes
         held_bytes = (1 + self._kept) * layout.nbytes
         self._memory: Optional[DeviceMemory] = cuda.allocate(held_bytes + table.nbytes, "solver")

@@ -220,3 +220,14 @@ def _converted(cb: int, cr: int, matrix: str, full_range: bool) -> np.ndarray:
     luma = np.arange(256, dtype=np.uint8).reshape(1, 256).repeat(2, axis=0)
     chroma = np.broadcast_to(np.array([cb, cr], np.uint8), (1, 128, 2))
     return nv12_to_rgb(luma, chroma, matrix, full_range)[0]
+
+
+def test_cameras_that_come_and_go_hold_no_more_memory() -> None:
+    cuda, library = host()
+    with cuda.current():
+        ingest(cuda, library).close()
+        before = cuda.ledger
+        for rows in (36, 72, 18):
+            ingest(cuda, library, sources={"wrist": FrameSpec(rows, 64)}).close()
+        assert cuda.ledger == before
+    cuda.close()
