@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
         check_record_folder(args.record)
     observation = _observation(args)
-    from motedge.runtime.policy import load_policy
+    from motedge.runtime.policy import GpuOptions, load_policy
 
     names = ("steps", "shift", "guidance", "guidance_interval")
     overrides = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -109,11 +109,7 @@ def run(args: argparse.Namespace) -> int:
         check=args.check,
         embodiment=args.embodiment,
         threads=args.threads,
-        target=args.target,
-        ordinal=args.gpu,
-        priority=args.priority,
-        cuda_graph=not args.no_cuda_graph,
-        kernels=not args.no_kernels,
+        gpu=GpuOptions(args.target, args.gpu, args.priority, not args.no_cuda_graph, not args.no_kernels),
         **fixed,
         **overrides,
     )

@@ -63,28 +63,13 @@ class GraphSolver:
             stream: for them too.
         """
         self._cuda, self._layout, self._buffers = cuda, layout, buffers
-        self._steps, size = coefficients.steps, layout.nbytes
+        self._steps = coefficients.steps
         self._magnitudes: Array = findings_host[: 2 * self._steps].view(np.float32).reshape(self._steps, 2)
         self._block: Optional[PlannedBlock] = None
         self._context: DeviceContext = engine.context({"M": layout.size})
         try:
             workspace.lend(self._context)
-            table = 4 * _ROW * (self._steps + 1)
-            self._block = PlannedBlock(
-                cuda,
-                {
-                    "noisy": size,
-                    "corrected": size,
-                    "history": _HISTORY * size,
-                    "next_state": size,
-                    "next_corrected": size,
-                    "next_history": _HISTORY * size,
-                    "coefficients": table,
-                    "t": table,
-                    "magnitude": 4 * _ROW * self._steps,
-                },
-                "solver",
-            )
+            self._block = PlannedBlock(cuda, _sizes_bytes(layout, self._steps), "solver")
             tables = {
                 "noisy": _noisy(layout, raw_dim, masks),
                 "coefficients": _coefficient_table(coefficients, guidance_scale),
@@ -154,6 +139,18 @@ class GraphSolver:
 
     def _pointer(self, name: str) -> int:
         return 0 if self._block is None else self._block.pointer(name)
+
+
+def _sizes_bytes(layout: StateLayout, steps: int) -> dict[str, int]:
+    """Of what a solver holds; tables have a row a step and one more."""
+    vectors = ("noisy", "corrected", "next_state", "next_corrected")
+    histories = ("history", "next_history")
+    return {
+        **dict.fromkeys(vectors, layout.nbytes),
+        **dict.fromkeys(histories, _HISTORY * layout.nbytes),
+        **dict.fromkeys(("coefficients", "t"), 4 * _ROW * (steps + 1)),
+        "magnitude": 4 * _ROW * steps,
+    }
 
 
 def _noisy(layout: StateLayout, raw_dim: int, masks: tuple[FloatArray, FloatArray]) -> FloatArray:

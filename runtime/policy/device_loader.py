@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 from motedge.bundle import Bundle
-from motedge.errors import UsageError
 from motedge.runtime.backends.device_registry import open_device_engine
+from motedge.runtime.cuda import Cuda
 from motedge.runtime.cuda.choose import open_cuda
-from motedge.runtime.cuda.interface import PRIORITIES, Cuda
 from motedge.runtime.cuda.recover import reset_context
 from motedge.runtime.device.graph_solver import GRAPH as SOLVER
 from motedge.runtime.device.image_encoder import ImageEncoder
@@ -19,41 +17,15 @@ from motedge.runtime.device.loop import DeviceLoop
 from motedge.runtime.device.solvers import SolverSource
 from motedge.runtime.device.workspace import Workspace
 from motedge.runtime.device_engine import DeviceEngine
-from motedge.runtime.engine import EngineOptions
 from motedge.runtime.kernels import KernelLibrary
 from motedge.runtime.noise import NoiseAhead
 from motedge.runtime.policy.device_sight import make_sight
 from motedge.runtime.policy.device_tick import DeviceTick
+from motedge.runtime.policy.gpu_options import GpuOptions
 from motedge.runtime.policy.recovery import RecoveringTick
 from motedge.runtime.policy.seeds import RequestSeeds
 from motedge.runtime.policy.shape import PolicyShape
 from motedge.runtime.tables import Tables
-
-GRAPHS = ("und_prefill", "gen_step", "vae_encoder")
-
-
-@dataclass(frozen=True)
-class DeviceSettings:
-    """How a policy uses the GPU."""
-
-    # "tensorrt", "tensorrt-rtx" or "onnxruntime-cuda"
-    backend: str
-    # Folder of engines/ to take; None: the one that fits this GPU
-    target: Optional[str] = None
-    variant: Optional[str] = None
-    recipe: Optional[str] = None
-    # Number of the GPU
-    ordinal: int = 0
-    # Of the stream: "high" before other work on the GPU, "normal", or "low" after it
-    priority: str = "high"
-    # Whether work is captured in CUDA graphs
-    capture: bool = True
-    # Whether the compiled kernels are used where they are there
-    kernels: bool = True
-
-    def __post_init__(self) -> None:
-        if self.priority not in PRIORITIES:
-            raise UsageError("unknown stream priority", expected=" or ".join(PRIORITIES), got=self.priority)
 
 
 def open_device_tick(
@@ -62,10 +34,19 @@ def open_device_tick(
     shape: PolicyShape,
     seeds: RequestSeeds,
     model_config: Mapping[str, Any],
-    options: EngineOptions,
-    settings: DeviceSettings,
+    choice: Mapping[str, Any],
+    gpu: GpuOptions,
 ) -> RecoveringTick:
     """A tick on the GPU that survives one loss of its context.
+
+    Args:
+        bundle: the bundle.
+        tables: its tables.
+        shape: of the policy's requests.
+        seeds: whose next one the noise is drawn ahead for.
+        model_config: transformer/config.json.
+        choice: backend, variant, recipe and options, as `open_device_engine` takes them.
+        gpu: how the GPU is used.
 
     Raises:
         HostError: no GPU, no driver, a library missing; an engine of another GPU or version; too little memory.
@@ -73,15 +54,15 @@ def open_device_tick(
     """
 
     def make() -> DeviceTick:
-        cuda = open_cuda(settings.ordinal, priorities=settings.priority != "normal")
+        cuda = open_cuda(gpu.ordinal, priorities=gpu.priority != "normal")
         with cuda.current(), contextlib.ExitStack() as opened:
             opened.callback(cuda.close)
-            tick = _assemble(opened, cuda, bundle, tables, shape, seeds, model_config, options, settings)
+            tick = _assemble(opened, cuda, bundle, tables, shape, seeds, model_config, choice, gpu)
             # From here on the tick closes them
             opened.pop_all()
         return tick
 
-    return RecoveringTick(make, lambda: reset_context(settings.ordinal))
+    return RecoveringTick(make, lambda: reset_context(gpu.ordinal))
 
 
 def _assemble(
@@ -92,27 +73,17 @@ def _assemble(
     shape: PolicyShape,
     seeds: RequestSeeds,
     model_config: Mapping[str, Any],
-    options: EngineOptions,
-    settings: DeviceSettings,
+    choice: Mapping[str, Any],
+    gpu: GpuOptions,
 ) -> DeviceTick:
-    stream = cuda.stream(settings.priority)
+    stream = cuda.stream(gpu.priority)
 
     def load(graph: str) -> DeviceEngine:
-        engine = open_device_engine(
-            bundle,
-            graph,
-            cuda,
-            backend=settings.backend,
-            variant=settings.variant,
-            recipe=settings.recipe,
-            target=settings.target,
-            options=options,
-            stream=stream,
-        )
+        engine = open_device_engine(bundle, graph, cuda, target=gpu.target, stream=stream, **choice)
         opened.callback(engine.close)
         return engine
 
-    kernels, lacking = KernelLibrary.find(cuda) if settings.kernels else (None, "switched off")
+    kernels, lacking = KernelLibrary.find(cuda) if gpu.kernels else (None, "switched off")
     notes = [] if lacking is None else [f"solver and images without the compiled kernels: {lacking}"]
     # The largest first: what does not fit fails before the rest is loaded
     gen = load("gen_step")
@@ -122,7 +93,7 @@ def _assemble(
     opened.callback(workspace.free)
     _cover(workspace, gen, shape, model_config)
     _cover(workspace, und, shape, model_config)
-    refusal = None if settings.capture else "switched off"
+    refusal = None if gpu.cuda_graph else "switched off"
     encoder = ImageEncoder(cuda, vae, workspace, refusal=refusal)
     opened.callback(encoder.close)
     noise = NoiseAhead(next_seed=lambda _: int(seeds.peek()))
@@ -136,7 +107,7 @@ def _assemble(
         workspace,
         stream,
         noise=noise,
-        capture=settings.capture,
+        capture=gpu.cuda_graph,
     )
     opened.callback(loop.close)
     sight = make_sight(cuda, kernels, encoder, shape, stream)

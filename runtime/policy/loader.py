@@ -15,7 +15,8 @@ from motedge.runtime.denoise import DenoiseLoop
 from motedge.runtime.engine import Engine, EngineOptions
 from motedge.runtime.noise import NoiseAhead
 from motedge.runtime.policy.embodiments import find_embodiment
-from motedge.runtime.policy.policy import Policy
+from motedge.runtime.policy.gpu_options import GpuOptions
+from motedge.runtime.policy.policy import Policy, require_served
 from motedge.runtime.policy.seeds import RequestSeeds
 from motedge.runtime.policy.shape import PolicyShape
 from motedge.runtime.policy.tick import HostTick, PolicyTick
@@ -40,11 +41,7 @@ def load_policy(
     deterministic_seed: bool = False,
     embodiment: Optional[str] = None,
     threads: Optional[int] = None,
-    target: Optional[str] = None,
-    ordinal: int = 0,
-    priority: str = "high",
-    cuda_graph: bool = True,
-    kernels: bool = True,
+    gpu: Optional[GpuOptions] = None,
     **settings: Any,
 ) -> Policy:
     """Opens a bundle's policy.
@@ -59,11 +56,7 @@ def load_policy(
         deterministic_seed: The same seed for every request.
         embodiment: None takes the bundle's own.
         threads: CPU threads; None leaves it to the backend.
-        target: On a GPU: folder of `engines/` to take; None takes the one that fits the GPU.
-        ordinal: On a GPU: its number.
-        priority: On a GPU: of its stream, "high" (before other work), "normal" or "low".
-        cuda_graph: On a GPU: whether the loop is captured in a CUDA graph.
-        kernels: On a GPU: whether the compiled kernels are used where they are there.
+        gpu: How a GPU is used, where the backend runs on one.
         settings: Fields of `SamplerSettings` that differ from the bundle's.
 
     Raises:
@@ -81,33 +74,33 @@ def load_policy(
     sampler = sampler_settings(defaults, settings)
     shape = PolicyShape.from_manifest(bundle.manifest.shape_set, defaults)
     robot = find_embodiment(embodiment or str(defaults.get("embodiment", "")))
-    content = check == "full"
-    bundle.check_files(_read_by_policy(bundle), content=content)
+    require_served(robot)
+    bundle.check_files(_read_by_policy(bundle), content=check == "full")
     tokenizer = PromptTokenizer.open(bundle)
-    tables = Tables.open(bundle)
-    options = EngineOptions(threads=threads, check_content=content)
-    if engine in DEVICE_BACKENDS:
-        from motedge.runtime.policy.device_loader import DeviceSettings, open_device_tick
+    choice: dict[str, Any] = {"backend": engine, "variant": variant, "recipe": recipe}
+    choice["options"] = EngineOptions(threads=threads, check_content=check == "full")
+    tick = _open_tick(bundle, Tables.open(bundle), shape, seeds, choice, gpu or GpuOptions())
+    return Policy(
+        tick=tick,
+        gen_contract=bundle.contract("gen_step"),
+        tokenizer=tokenizer,
+        shape=shape,
+        embodiment=robot,
+        settings=sampler,
+        prompt_format=str(defaults.get("prompt_format", "json")),
+        seeds=seeds,
+    )
 
-        on_gpu = DeviceSettings(engine, target, variant, recipe, ordinal, priority, cuda_graph, kernels)
-        tick: PolicyTick = open_device_tick(bundle, tables, shape, seeds, _model_config(bundle), options, on_gpu)
-    else:
-        choice: Any = {"backend": engine, "variant": variant, "recipe": recipe, "options": options}
-        tick = _host_tick(bundle, tables, shape, seeds, lambda graph: open_engine(bundle, graph, **choice))
-    try:
-        return Policy(
-            tick=tick,
-            gen_contract=bundle.contract("gen_step"),
-            tokenizer=tokenizer,
-            shape=shape,
-            embodiment=robot,
-            settings=sampler,
-            prompt_format=str(defaults.get("prompt_format", "json")),
-            seeds=seeds,
-        )
-    except BaseException:
-        tick.close()
-        raise
+
+def _open_tick(
+    bundle: Bundle, tables: Tables, shape: PolicyShape, seeds: RequestSeeds, choice: Mapping[str, Any], gpu: GpuOptions
+) -> PolicyTick:
+    """`choice`: backend, variant, recipe, options."""
+    if choice["backend"] not in DEVICE_BACKENDS:
+        return _host_tick(bundle, tables, shape, seeds, lambda graph: open_engine(bundle, graph, **choice))
+    from motedge.runtime.policy.device_loader import open_device_tick
+
+    return open_device_tick(bundle, tables, shape, seeds, _model_config(bundle), choice, gpu)
 
 
 def _host_tick(

@@ -48,12 +48,7 @@ class Policy:
         seeds: RequestSeeds,
     ) -> None:
         """Takes over what `load_policy` opened; `tick` is closed with the policy."""
-        if embodiment.protocol != "droid":
-            raise ObservationError(
-                f"embodiment {embodiment.name!r} has no serving protocol here",
-                expected="droid_lerobot",
-                why="how its states and actions are packed is known for the released DROID policies only",
-            )
+        require_served(embodiment)
         self.shape, self.embodiment, self.settings = shape, embodiment, settings
         self._tick, self._tokenizer, self._contract, self._seeds = tick, tokenizer, gen_contract, seeds
         self._prompt_format = prompt_format
@@ -177,6 +172,16 @@ class Policy:
                 self._tokens.pop(next(key for key in self._tokens if key))
             self._tokens[instruction] = tokens
         return tokens
+
+
+def require_served(embodiment: Embodiment) -> None:
+    """ObservationError unless it is known how this embodiment's states and actions are packed."""
+    if embodiment.protocol != "droid":
+        raise ObservationError(
+            f"embodiment {embodiment.name!r} has no serving protocol here",
+            expected="droid_lerobot",
+            why="how its states and actions are packed is known for the released DROID policies only",
+        )
 
 
 class _Clock:
