@@ -7,7 +7,7 @@
 
 Using what a release lacks is an AttributeError, as with the real module. What a real one would refuse is refused in
 its way (False or None and a line in the log; RuntimeError where the bindings raise). Every run poisons the workspace,
-so that nothing can be kept there between runs. By `stage_of(library)` a test makes members fail, and sees what was done.
+so that nothing can be kept there between runs. By `stage_of(library)` tests make members fail and see what was done.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ class PlanGraph:
         return tuple(d if isinstance(d, int) else letters.get(d, -1) for d in dims)
 
     def workspace(self, shapes: Mapping[str, Shape]) -> int:
-        """Bytes that this stub asks for: as much as the outputs, and something fixed."""
-        return 4096 + 256 * -(-sum(4 * math.prod(shapes[name]) for name in self.outputs) // 256)
+        """Bytes that this stub asks for: sixteen times the outputs, and something fixed."""
+        return 4096 + 256 * -(-sum(64 * math.prod(shapes[name]) for name in self.outputs) // 256)
 
     def largest(self, index: int) -> dict[str, Shape]:
         """All shapes at the largest of a profile."""
