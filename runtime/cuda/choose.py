@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import warnings
 from typing import Optional
 
 from motedge.errors import HostError, MissingPackageError, UsageError, closest
@@ -16,6 +17,7 @@ from motedge.runtime.cuda.pycuda_provider import PycudaCalls
 
 PROVIDERS = ("pycuda", "cuda-bindings")
 ENVIRONMENT = "MOTEDGE_CUDA_PROVIDER"
+_NOT_INSTALLED = "pycuda is not installed"
 
 
 def open_cuda(ordinal: int = 0, provider: Optional[str] = None, priorities: bool = False) -> ProvidedCuda:
@@ -44,7 +46,7 @@ def open_cuda(ordinal: int = 0, provider: Optional[str] = None, priorities: bool
 
 
 def choose_provider(provider: Optional[str] = None, priorities: bool = False) -> tuple[str, str]:
-    """The provider's name, and why it is that one. Starts no CUDA.
+    """The provider's name, and why it is that one. Starts no CUDA. Warns where pycuda is there and broken.
 
     Raises:
         UsageError: an unknown name.
@@ -66,7 +68,10 @@ def choose_provider(provider: Optional[str] = None, priorities: bool = False) ->
     if problem is None:
         graphs = "graphs through cuda-bindings" if has_bindings() else "no graphs, for cuda-bindings is not installed"
         return "pycuda", f"pycuda is installed; {graphs}"
-    return _require("cuda-bindings"), problem
+    name = _require("cuda-bindings")
+    if problem != _NOT_INSTALLED:
+        warnings.warn(f"{problem}; cuda-bindings is taken instead", RuntimeWarning, stacklevel=3)
+    return name, problem
 
 
 def has_bindings() -> bool:
@@ -80,7 +85,7 @@ def has_bindings() -> bool:
 def pycuda_problem() -> Optional[str]:
     """Why pycuda can't be used; None where it can be."""
     if importlib.util.find_spec("pycuda") is None:
-        return "pycuda is not installed"
+        return _NOT_INSTALLED
     try:
         importlib.import_module("pycuda.driver")
     except ImportError as error:

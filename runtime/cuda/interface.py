@@ -141,11 +141,16 @@ class Cuda(Protocol):
         ...
 
     def stream(self, priority: str = "normal") -> Stream:
-        """A stream that does not wait for the legacy default stream; `priority` is one of PRIORITIES."""
+        """A stream that does not wait for the legacy default stream; lives until `close`.
+
+        Args:
+            priority: one of PRIORITIES. "low" is what streams have that were given none, as those of other software:
+                CUDA has nothing below it. A provider without priorities warns when "high" is asked for.
+        """
         ...
 
     def event(self) -> Event:
-        """An event that can measure time."""
+        """An event that can measure time; lives until `close`, so make it once, not once a tick."""
         ...
 
     def copy(self, destination: int, source: int, nbytes: int, stream: Stream) -> None:

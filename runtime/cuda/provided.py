@@ -112,7 +112,11 @@ class ProvidedCuda:
         nbytes = math.prod(shape) * kind.itemsize
         # Nothing has no address, and an array needs one
         room = max(nbytes, 1)
-        token, pointer = self._raw.pin(room)
+        try:
+            token, pointer = self._raw.pin(room)
+        except OutOfDeviceMemoryError as error:
+            what = f"the host gives no {room:,} bytes of page-locked memory"
+            raise OutOfDeviceMemoryError(what, got=error.got, fix="free memory of the host") from error
         self._holdings.add("pinned", partial(self._raw.unpin, token))
         self._holdings.ledger.add(PINNED, room)
         raw = np.frombuffer((ctypes.c_uint8 * room).from_address(pointer), np.uint8)

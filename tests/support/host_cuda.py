@@ -227,9 +227,9 @@ class HostCuda:
         shared_bytes: int = 0,
     ) -> None:
         self.begin_call("launch")
-        wrong = [type(argument).__name__ for argument in arguments if not isinstance(argument, np.generic)]
+        wrong = [type(argument).__name__ for argument in arguments if not isinstance(argument, np.number)]
         if wrong:
-            raise CudaError(f"kernel {kernel.name!r}", expected="numpy scalars as arguments", got=", ".join(wrong))
+            raise CudaError(f"kernel {kernel.name!r}", expected="numpy numbers as arguments", got=", ".join(wrong))
         grid, block, arguments = _three(grid), _three(block), tuple(arguments)
         if int(np.prod(block)) > 1024 or min(*grid, *block) < 1:
             raise CudaError(f"kernel {kernel.name!r} can't be launched", got=f"grid {grid}, block {block}")

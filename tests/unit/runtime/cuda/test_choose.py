@@ -67,7 +67,8 @@ def test_bindings_for_priorities(installed: set[str]) -> None:
 
 def test_bindings_where_pycuda_is_broken(installed: set[str]) -> None:
     installed |= {"broken pycuda", "cuda-bindings"}
-    name, why = choose_provider()
+    with pytest.warns(RuntimeWarning, match="cuda-bindings is taken instead"):
+        name, why = choose_provider()
     assert name == "cuda-bindings"
     assert "can't be imported: libcuda.so.1" in why
 
