@@ -74,7 +74,7 @@ class ActionEnvelope:
         return cls(load_envelope(embodiment))
 
     @classmethod
-    def from_file(cls, path: Path) -> ActionEnvelope:
+    def from_file(cls, path: Union[str, Path]) -> ActionEnvelope:
         """With the limits in a TOML file."""
         return cls(read_envelope(path))
 

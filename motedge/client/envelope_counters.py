@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 SCHEMA = "motedge.envelope_counters/v1"
@@ -42,4 +42,4 @@ class EnvelopeCounters:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
-        return {"schema": SCHEMA, **vars(self), "by_field": {name: dict(row) for name, row in self.by_field.items()}}
+        return {"schema": SCHEMA, **asdict(self)}

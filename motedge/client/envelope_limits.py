@@ -22,7 +22,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from motedge.client.axis import UNLIMITED_PER_S, AxisLimits
 from motedge.errors import UsageError, closest
@@ -135,7 +135,7 @@ def load_envelope(embodiment: str) -> EnvelopeLimits:
     return parse_envelope(known[embodiment].read_text(encoding="utf-8"), f"{embodiment}.toml")
 
 
-def read_envelope(path: Path) -> EnvelopeLimits:
+def read_envelope(path: Union[str, Path]) -> EnvelopeLimits:
     """The limits in a TOML file."""
     try:
         text = Path(path).read_text(encoding="utf-8")
