@@ -126,3 +126,25 @@ def test_a_check_that_breaks_is_a_finding(program: Any, bundle: Path) -> None:
     bench.run(check_nothing)
     assert failed(bench) == ["check_nothing"]
     assert "out of order" in bench.found[0]["error"]
+
+
+def test_the_benchmarks_account_of_memory(
+    program: Any, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import gpu_growth
+    import gpu_scene
+
+    from motedge.bundle import Bundle
+
+    monkeypatch.setattr(gpu_growth, "open_cuda", lambda: OneGpu())
+    monkeypatch.setattr(gpu_growth, "MOST_TICKS", 40)
+    scene = gpu_scene.GpuScene(Bundle.open(bundle), VARIANT, "cuda", "tiny", 1)
+    report = gpu_scene.Report(tmp_path / "found.json")
+    gpu_growth.run(scene, report)
+    found = gpu_scene.Report.read(report.path)
+    assert found["growth"]["ticks"] == 40
+    assert found["growth"]["device_growth_bytes"] == 0
+    assert found["not_given_back_bytes"] == 0
+    # Nobody else is on a simulated GPU
+    assert found["memory"]["not_accounted_bytes"] == 0
+    assert found["memory"]["accounted_bytes"] > 5_000_000
