@@ -32,7 +32,7 @@ from motedge.errors import MotedgeError, UsageError
 from motedge.files import write_json
 from motedge.runtime.deadline import DeadlineMissedError, DeadlineOptions, DeadlinePolicy, Ladder
 from motedge.runtime.deadline.policy import ActingPolicy
-from motedge.runtime.policy import Observation, load_policy
+from motedge.runtime.policy import GpuOptions, Observation, load_policy
 from motedge.runtime.policy.chunk import FRESH
 
 NOTE = "weights are random, or ticks matrix products: times are those of such work, the actions mean nothing"
@@ -165,7 +165,7 @@ def open_policy(args: argparse.Namespace, priority: str, on_gpu: bool) -> Any:
     """The policy to measure."""
     if args.synthetic:
         return SyntheticPolicy(args.synthetic, priority, args.forward_ms)
-    options = {"priority": priority} if on_gpu else {}
+    options = {"gpu": GpuOptions(priority=priority)} if on_gpu else {}
     return load_policy(args.bundle, engine=args.engine, variant=args.variant, check="size", **options)
 
 

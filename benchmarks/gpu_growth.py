@@ -47,8 +47,7 @@ def run(scene: GpuScene, report: Report) -> None:
 
 def accounted(policy: Any, used: int, total: int) -> dict[str, Any]:
     """Bytes by purpose beside what the driver says is used; page-locked memory is the host's."""
-    tick = policy._tick
-    held: dict[str, int] = getattr(tick, "tick", tick).memory_bytes()
+    held: dict[str, int] = policy.memory_bytes()
     on_device = sum(size for purpose, size in held.items() if purpose != PINNED)
     return {
         "by_purpose": held,

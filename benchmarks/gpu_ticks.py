@@ -39,7 +39,7 @@ def run(scene: GpuScene, report: Report) -> None:
                 "launch", {n: e.result.details["launch"] for n, e in measured.items() if n.startswith("motedge")}
             )
             report.attempt("prompt_change", lambda: prompt_change(scene, policy))
-            report.attempt("memory", lambda: memory_of(policy))
+            report.attempt("memory", lambda: policy.memory_bytes())
 
 
 def parity(actions: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,14 +66,6 @@ def prompt_change(scene: GpuScene, policy: Policy) -> list[dict[str, float]]:
                 "second_ms": round(second["total_ms"], 3),
             }
         )
-    return found
-
-
-def memory_of(policy: Policy) -> dict[str, int]:
-    """Bytes of the GPU's memory that the tick accounts for, by purpose."""
-    tick: Any = policy._tick
-    tick = getattr(tick, "tick", tick)
-    found: dict[str, int] = tick.memory_bytes()
     return found
 
 

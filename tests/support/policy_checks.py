@@ -15,6 +15,7 @@ import numpy as np
 from policy_reference import CUP, DOOR, SCENES, Scene, act, closest_pair, distance, observation
 
 from motedge.runtime.cuda.ledger import PINNED
+from motedge.runtime.policy import GpuOptions
 
 # Relative L2 of the actions against fp32 on the CPU. fp16: rounding of three layers over up to 12 forwards, measured
 # 0.0002 to 0.0012 with PyTorch and onnxruntime on a CPU. fp32: TensorRT may use TF32, whose products have 10 bits
@@ -56,7 +57,7 @@ def check_graph(bench: Any) -> None:
     scene = BY_NAME["always"]
     answers: Dict[bool, Any] = {}
     for captured in (True, False):
-        with bench.load(cuda_graph=captured) as policy:
+        with bench.load(gpu=GpuOptions(cuda_graph=captured)) as policy:
             chunks = [act(policy, scene) for _ in range(3)]
             answers[captured] = chunks[-1]
             same = all(np.array_equal(chunk.actions, chunks[0].actions) for chunk in chunks)
