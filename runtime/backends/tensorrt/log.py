@@ -47,7 +47,11 @@ def process_logger(api: Any) -> Any:
 
 def memory_failure(errors: Sequence[str]) -> bool:
     """Whether the library ended for want of memory."""
-    words = ("out of memory", "OutOfMemory", "std::bad_alloc", "Cannot allocate", "insufficient memory")
+    words = (
+        *("out of memory", "OutOfMemory", "std::bad_alloc", "Cannot allocate", "insufficient memory"),
+        # TensorRT's allocator: "Requested amount of GPU memory (... bytes) could not be allocated"
+        "could not be allocated",
+    )
     return any(word.lower() in line.lower() for line in errors for word in words)
 
 

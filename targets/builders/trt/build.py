@@ -8,7 +8,7 @@ import mmap
 import sys
 from typing import Any, Optional
 
-from motedge.runtime.backends.tensorrt.log import make_logger, memory_failure
+from motedge.runtime.backends.tensorrt.log import memory_failure, process_logger
 from motedge.targets.builders.builder import BuildRequest, BuiltEngine, Progress
 from motedge.targets.builders.mapped_weights import MappedWeights
 from motedge.targets.builders.memory_watch import available_memory
@@ -39,7 +39,8 @@ def build_plan(library: Library, request: BuildRequest, progress: Progress, *, i
         UsageError: a setting that this version does not have.
         HostError: the disk is full.
     """
-    api, logger = library.api, make_logger(library.api)
+    api, logger = library.api, process_logger(library.api)
+    logger.errors.clear()
     progress("reading the graph", 0.0)
     builder = api.Builder(logger)
     network = trt_network.create_network(library, builder)
