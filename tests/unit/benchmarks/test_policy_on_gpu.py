@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 from host_cuda import HostCuda
+from kernel_twins import KERNELS
 from tiny import MINI_POLICY
 
 import motedge.runtime.backends.onnxruntime_cuda as backend
@@ -34,7 +35,7 @@ class OneGpu(HostCuda):
 
     def __init__(self) -> None:
         # Room for the tiny policy, whose buffers take 6 MB, and little more
-        super().__init__(total_bytes=64 << 20)
+        super().__init__(total_bytes=64 << 20, kernels=KERNELS)
         self.open.append(self)
 
     def _free_and_total(self) -> tuple[int, int]:
