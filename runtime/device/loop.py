@@ -65,7 +65,7 @@ class DeviceLoop:
         *,
         noise: Optional[NoiseAhead] = None,
         capture: bool = True,
-        max_programs: int = 4,
+        max_programs: int = 8,
     ) -> None:
         self._cuda, self._gen = cuda, gen
         self._noise = NoiseAhead() if noise is None else noise
