@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,9 @@ from motedge.bundle import Bundle
 from motedge.checkpoint.config import ModelConfig
 from motedge.checkpoint.presets import preset
 from motedge.errors import BundleError
-from motedge.export.graphs import GRAPHS
 from motedge.export.modules import gen, und
 from motedge.export.modules.layers import Precision
+from motedge.export.modules.vae_encoder import VaeEncoder
 from motedge.export.weights import DTYPES, checkpoint_key, constants_of
 
 # ONNX element type -> how the file's bytes are read; bf16 as whole numbers, whose bits torch takes over
@@ -49,13 +48,8 @@ def load_module(bundle: Bundle, graph: str, variant: str, dtype: str, device: st
     Raises:
         BundleError: the module has a weight that the files lack, or another shape.
     """
-    model = bundle.manifest.model
-    known = SimpleNamespace(
-        config=ModelConfig.from_dict(model["config"]), vae_config=preset(str(model["family"]), size).vae
-    )
-    shapes = SimpleNamespace(grid=tuple(bundle.manifest.shape_set["latent"][1:]))
     with torch.device("meta"):
-        module = GRAPHS[graph].build(known, Precision("fused", DTYPES[dtype]), shapes)  # type: ignore[arg-type]
+        module = _empty(bundle, graph, Precision("fused", DTYPES[dtype]), size)
     values, constants = dict(_weights(bundle, graph, variant)), constants_of(module)
     for path, owner in list(module.named_modules()):
         for name, empty in list(owner.named_parameters(recurse=False)):
@@ -71,6 +65,15 @@ def load_module(bundle: Bundle, graph: str, variant: str, dtype: str, device: st
             placed = value.reshape(empty.shape).to(device=device, dtype=empty.dtype)
             setattr(owner, name, nn.Parameter(placed, requires_grad=False))
     return module.eval()
+
+
+def _empty(bundle: Bundle, graph: str, precision: Precision, size: str) -> nn.Module:
+    """Not through motedge.export.graphs, which needs the exporter's packages."""
+    model, (_, *grid) = bundle.manifest.model, bundle.manifest.shape_set["latent"]
+    if graph == "vae_encoder":
+        return VaeEncoder(preset(str(model["family"]), size).vae, precision, tuple(grid))
+    config = ModelConfig.from_dict(model["config"])
+    return gen.GenStep(config, precision, tuple(grid)) if graph == "gen_step" else und.UndPrefill(config, precision)
 
 
 def _weights(bundle: Bundle, graph: str, variant: str) -> Iterator[tuple[str, Tensor]]:
