@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
+import deadline_checks
 import numpy as np
 import policy_checks
 import policy_failures
@@ -84,7 +85,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         bench = Bench(args, variant, reference)
 
         bench.keep = partial(_keep, target, conditions, args.engine, findings, bench.found)
-        for check in (*policy_checks.CHECKS, *policy_failures.CHECKS):
+        for check in (*policy_checks.CHECKS, *deadline_checks.CHECKS, *policy_failures.CHECKS):
             bench.run(check)
         _crash(bench, args)
         findings += bench.found
