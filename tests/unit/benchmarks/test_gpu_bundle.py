@@ -8,27 +8,18 @@ from pathlib import Path
 import gpu_bundle
 import numpy as np
 import pytest
-from tiny import MINI_POLICY
 
 from motedge.bundle import Bundle
-from motedge.checkpoint.make import make_checkpoint
-from motedge.checkpoint.reader import Checkpoint
 from motedge.errors import BundleError, UsageError
-from motedge.export.job import ExportOptions, export_bundle
-from motedge.export.variants import parse_variants
 from motedge.runtime.policy import Observation, load_policy
 
 VARIANT = "primitive-fp32"
 SEEN = Observation((0.1,) * 7, 0.2, "Lift the cup.", image=np.full((540, 640, 3), 90, np.uint8))
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("gpu_bundle")
-    make_checkpoint(root / "checkpoint", "edge", "policy-droid", "tiny", seed=7)
-    options = ExportOptions(MINI_POLICY, parse_variants(f"{VARIANT},fused-fp16"), samples="none")
-    export_bundle(Checkpoint.open(root / "checkpoint"), root / "bundle", options)
-    return root / "bundle"
+@pytest.fixture
+def bundle(tiny_policy_bundle: Path) -> Path:
+    return tiny_policy_bundle
 
 
 @pytest.mark.slow

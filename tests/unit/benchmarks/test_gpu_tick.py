@@ -12,13 +12,8 @@ from typing import Any
 
 import pytest
 from host_cuda import HostCuda
-from tiny import MINI_POLICY
 
 from motedge.bundle import Bundle
-from motedge.checkpoint.make import make_checkpoint
-from motedge.checkpoint.reader import Checkpoint
-from motedge.export.job import ExportOptions, export_bundle
-from motedge.export.variants import parse_variants
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -31,13 +26,9 @@ def load() -> Iterator[Any]:
     sys.path.remove(str(ROOT / "benchmarks"))
 
 
-@pytest.fixture(scope="module")
-def scene(load: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    root = tmp_path_factory.mktemp("gpu_tick")
-    make_checkpoint(root / "checkpoint", "edge", "policy-droid", "tiny", seed=7)
-    options = ExportOptions(MINI_POLICY, parse_variants("primitive-fp32,fused-fp16"), samples="none")
-    export_bundle(Checkpoint.open(root / "checkpoint"), root / "bundle", options)
-    return load("gpu_scene").GpuScene(Bundle.open(root / "bundle"), "fused-fp16", "cpu", "tiny", 1)
+@pytest.fixture
+def scene(load: Any, tiny_policy_bundle: Path) -> Any:
+    return load("gpu_scene").GpuScene(Bundle.open(tiny_policy_bundle), "fused-fp16", "cpu", "tiny", 1)
 
 
 @pytest.fixture

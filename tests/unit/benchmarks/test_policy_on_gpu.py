@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,19 +13,16 @@ from typing import Any, ClassVar
 import pytest
 from host_cuda import HostCuda
 from kernel_twins import KERNELS
-from tiny import MINI_POLICY
 
 import motedge.runtime.backends.onnxruntime_cuda as backend
-from motedge.checkpoint.make import make_checkpoint
-from motedge.checkpoint.reader import Checkpoint
-from motedge.export.job import ExportOptions, export_bundle
-from motedge.export.variants import parse_variants
+from motedge.bundle import Bundle
+from motedge.files import write_json
 from motedge.runtime.backends.onnxruntime_cuda.provider import Provider
 from motedge.runtime.cuda.ledger import PINNED
 from motedge.runtime.policy import device_loader
 
 ROOT = Path(__file__).resolve().parents[3]
-VARIANT = "primitive-fp32"
+VARIANT, TRT_VARIANT = "primitive-fp32", "primitive17-fp32"
 pytestmark = pytest.mark.slow
 
 
@@ -44,13 +42,9 @@ class OneGpu(HostCuda):
         return total - sum(n for ledger in ledgers for purpose, n in ledger.items() if purpose != PINNED), total
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("policy_on_gpu")
-    make_checkpoint(root / "checkpoint", "edge", "policy-droid", "tiny", seed=7)
-    options = ExportOptions(MINI_POLICY, parse_variants(VARIANT), samples="none")
-    export_bundle(Checkpoint.open(root / "checkpoint"), root / "bundle", options)
-    return root / "bundle"
+@pytest.fixture
+def bundle(tiny_policy_bundle: Path) -> Path:
+    return tiny_policy_bundle
 
 
 @pytest.fixture
@@ -135,8 +129,6 @@ def test_the_benchmarks_account_of_memory(
     import gpu_growth
     import gpu_scene
 
-    from motedge.bundle import Bundle
-
     monkeypatch.setattr(gpu_growth, "open_cuda", lambda: OneGpu())
     monkeypatch.setattr(gpu_growth, "MOST_TICKS", 40)
     scene = gpu_scene.GpuScene(Bundle.open(bundle), VARIANT, "cuda", "tiny", 1)
@@ -149,3 +141,50 @@ def test_the_benchmarks_account_of_memory(
     # Nobody else is on a simulated GPU
     assert found["memory"]["not_accounted_bytes"] == 0
     assert found["memory"]["accounted_bytes"] > 5_000_000
+
+
+@pytest.fixture
+def engines_of_86(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The bundle with engines as TensorRT 8.6 would build them, which compute in onnxruntime."""
+    import shutil
+
+    from tensorrt_runtime_stub import make_plan, stub_library
+
+    from motedge.runtime.backends.tensorrt import find
+    from motedge.runtime.engine_files import BUILD_FILE, EngineFile, EngineFiles
+    from motedge.runtime.engine_files.gate import this_platform
+
+    copy = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    opened, folder = Bundle.open(copy), copy / "engines" / "h100"
+    folder.mkdir(parents=True)
+    files = EngineFiles(folder, "h100", ())
+    for graph in opened.manifest.graphs:
+        variant = "primitive-fp32" if graph == "solver_step" else TRT_VARIANT
+        # Of the first bundle: a copy with damaged plans runs what it names all the same
+        plan = make_plan(bundle / opened.variant(graph, variant).file, opened.contract(graph))
+        name = f"{graph}.{variant}.engine"
+        (folder / name).write_bytes(plan)
+        facts: dict[str, Any] = dict.fromkeys(("seconds", "peak_memory_bytes", "device_memory_bytes"), 1)
+        facts.update(bytes=len(plan), sha256=hashlib.sha256(plan).hexdigest(), source="0" * 64, settings={})
+        facts.update(builder="tensorrt", builder_version=stub_library("8.6", OneGpu()).version)
+        facts.update(compute_capabilities=("9.0",), platform=this_platform(), created="2026-11-01T00:00:00+00:00")
+        files = files.with_engine(EngineFile(graph, variant, name, peak_anonymous_bytes=None, **facts))
+    write_json(folder / BUILD_FILE, files.to_dict())
+
+    def found(*args: Any) -> Any:
+        return stub_library("8.6", next(cuda for cuda in reversed(OneGpu.open) if not cuda.closed))
+
+    monkeypatch.setattr(find, "find_library", found)
+    return copy
+
+
+def test_all_checks_pass_on_engines_of_tensorrt_8_6(
+    program: Any, engines_of_86: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = make_bench(program, engines_of_86)
+    bench.engine, bench.variant = "tensorrt", TRT_VARIANT
+    for check in (*program.checks.CHECKS, *program.failures.CHECKS):
+        bench.run(check)
+    assert set(failed(bench)) <= {"time outside the engines"}, capsys.readouterr().out
+    launches = next(entry for entry in bench.found if entry["check"] == "it says how work is launched")["launches"]
+    assert "True: 'one CUDA graph" in launches
