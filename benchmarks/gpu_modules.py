@@ -62,7 +62,7 @@ def load_module(bundle: Bundle, graph: str, variant: str, dtype: str, device: st
                     expected=list(empty.shape),
                     got="none" if value is None else list(value.shape),
                 )
-            placed = value.reshape(empty.shape).to(device=device, dtype=empty.dtype)
+            placed = value.reshape(empty.shape).to(device).to(empty.dtype)
             setattr(owner, name, nn.Parameter(placed, requires_grad=False))
     return module.eval()
 
