@@ -8,6 +8,7 @@ from typing import Any
 
 from motedge.bundle import Bundle
 from motedge.runtime.backends.device_registry import open_device_engine
+from motedge.runtime.backends.tensorrt.engine import TensorRtEngine
 from motedge.runtime.cuda import Cuda
 from motedge.runtime.cuda.choose import open_cuda
 from motedge.runtime.cuda.recover import reset_context
@@ -113,7 +114,8 @@ def _assemble(
     sight = make_sight(cuda, kernels, encoder, shape, stream)
     opened.callback(sight.close)
     engines = [engine for engine in (und, gen, vae, solver) if engine is not None]
-    return DeviceTick(cuda, engines, workspace, encoder, loop, sight, shape, notes)
+    keep = [engine.save_runtime_cache for engine in engines if isinstance(engine, TensorRtEngine)]
+    return DeviceTick(cuda, engines, workspace, encoder, loop, sight, shape, notes, keep)
 
 
 def _cover(workspace: Workspace, engine: DeviceEngine, shape: PolicyShape, model_config: Mapping[str, Any]) -> None:

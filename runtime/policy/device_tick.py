@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +20,9 @@ from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.shape import PolicyShape
 from motedge.runtime.policy.tick import TickRequest, TickResult, gen_inputs, view_image
 from motedge.runtime.request import SamplerSettings
+
+# The second tick of a kind captures; by then every kernel has been needed
+_WARM_TICKS = 3
 
 
 class Sight(Protocol):
@@ -66,15 +69,17 @@ class DeviceTick:
         sight: Sight,
         shape: PolicyShape,
         notes: Sequence[str] = (),
+        keep_compiled: Sequence[Callable[[], object]] = (),
     ) -> None:
-        """`engines`: all that must be closed; `notes`: what is not as it could be, in words."""
+        """`engines`: all that must be closed; `notes`: what is not as it could be, in words; `keep_compiled`: called
+        once warm, so that what libraries compiled meanwhile outlives a process that is killed."""
         self._cuda, self._engines, self._workspace = cuda, tuple(engines), workspace
         self._encoder, self._loop, self._sight, self._shape = encoder, loop, sight, shape
         self.notes = tuple(notes)
         channels = encoder.latent_channels
         # Gives the shape alone; the clean frame is put in place on the device
         self._no_vision: FloatArray = np.zeros((channels, *shape.latent), np.float32)
-        self._seen_at = 0.0
+        self._keep_compiled, self._ticks = tuple(keep_compiled), 0
         self._closed = False
 
     def see(self, observation: Observation) -> tuple[str, ...]:
@@ -93,6 +98,10 @@ class DeviceTick:
             result = self._loop.denoise(
                 inputs, settings, lambda buffers: self._encoder.place(buffers, stream), vision=False
             )
+            self._ticks += 1
+            if self._ticks == _WARM_TICKS:
+                for keep in self._keep_compiled:
+                    keep()
         return TickResult(result.action, result.timings, result.counters, {"vae_enqueue_ms": enqueued_ms})
 
     def memory_bytes(self) -> dict[str, int]:

@@ -46,6 +46,9 @@ def make_config(library: Library, builder: Any, request: BuildRequest, monitor: 
         config.set_memory_pool_limit(api.MemoryPoolType.WORKSPACE, int(settings.workspace_gb * 1e9))
     for flag in _flags(settings):
         config.set_flag(getattr(api.BuilderFlag, flag))
+    if row.ahead_of_time:
+        # TensorRT-RTX may otherwise allocate while it runs, which no CUDA graph can capture
+        config.set_flag(api.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if row.test_only:
         # Where it is tried, neither cuBLAS nor cuDNN is beside it: without their kernels it needs neither
         config.set_tactic_sources(0)
