@@ -45,3 +45,20 @@ def unpack_actions(rows: FloatArray) -> FloatArray:
     actions = rows[1:, :RAW_DIM].astype(np.float32)
     actions[:, JOINTS] = np.float32(1) - actions[:, JOINTS]
     return actions
+
+
+def pack_committed(packed: FloatArray, actions: FloatArray) -> None:
+    """Writes actions fp32 [n, 8] that will be executed in any case into rows 1 to n of `packed`, gripper flipped.
+
+    Raises:
+        ContractError: more of them than rows, another width, or not finite.
+    """
+    free = len(packed) - 2
+    if actions.ndim != 2 or actions.shape[1] != RAW_DIM or len(actions) > free or not np.isfinite(actions).all():
+        raise ContractError(
+            "these actions can't be committed",
+            expected=f"finite numbers, at most {free} rows of {RAW_DIM}: one row at least is to be generated",
+            got=f"shape {list(actions.shape)}",
+        )
+    packed[1 : 1 + len(actions), :RAW_DIM] = actions
+    packed[1 : 1 + len(actions), JOINTS] = np.float32(1) - actions[:, JOINTS]

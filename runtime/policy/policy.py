@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Optional, Protocol
+from typing import Any, Optional, Protocol
+
+import numpy as np
 
 from motedge.bundle import Contract
 from motedge.errors import ObservationError
-from motedge.runtime.engine import IntArray
+from motedge.runtime.engine import FloatArray, IntArray
 from motedge.runtime.policy.chunk import ActionChunk
-from motedge.runtime.policy.droid import pack_state, unpack_actions
+from motedge.runtime.policy.droid import pack_committed, pack_state, unpack_actions
 from motedge.runtime.policy.embodiments import Embodiment
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.prompt import Clip, build_prompt
 from motedge.runtime.policy.resize import Image
 from motedge.runtime.policy.seeds import RequestSeeds
 from motedge.runtime.policy.shape import PolicyShape
-from motedge.runtime.policy.tick import PolicyTick, TickRequest, view_image
+from motedge.runtime.policy.tick import PolicyTick, TickRequest, TickResult, view_image
 from motedge.runtime.request import SamplerSettings
 
 # Prompts whose token ids are kept; a robot changes its task rarely
@@ -57,7 +59,12 @@ class Policy:
         self._lock = threading.Lock()
 
     def act(
-        self, observation: Observation, *, seed: Optional[int] = None, settings: Optional[SamplerSettings] = None
+        self,
+        observation: Observation,
+        *,
+        seed: Optional[int] = None,
+        settings: Optional[SamplerSettings] = None,
+        committed: Optional[FloatArray] = None,
     ) -> ActionChunk:
         """The next chunk of actions.
 
@@ -65,13 +72,17 @@ class Policy:
             observation: What the robot sees and is told.
             seed: Seed of the noise, 0 to 2**32 - 1; None takes the next one of the policy's own sequence.
             settings: Sampler settings of this request; None takes the policy's.
+            committed: fp32 [n, 8], actions that the robot will execute in any case while this runs, from the
+                observation on, in the chunk's units. They are the chunk's first n rows, and what follows continues
+                them. The released policies were trained with the state row alone as given.
 
         Raises:
             ObservationError: the instruction is longer than the graphs allow.
+            ContractError: committed actions that are no actions, or leave nothing to generate.
             NonFiniteError: a graph returned NaN or infinity.
         """
         with self._lock:
-            return self._act(observation, seed, settings or self.settings)
+            return self._act(observation, seed, settings or self.settings, committed)
 
     def prompt(self, instruction: str) -> str:
         """The text that the model is given for an instruction."""
@@ -95,17 +106,51 @@ class Policy:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _act(self, observation: Observation, seed: Optional[int], settings: SamplerSettings) -> ActionChunk:
+    def _act(
+        self,
+        observation: Observation,
+        seed: Optional[int],
+        settings: SamplerSettings,
+        committed: Optional[FloatArray],
+    ) -> ActionChunk:
         clock = _Clock()
         tokens = self._encode(observation.instruction)
         unconditional = self._encode("")
         clock.lap("tokenize_ms")
+        rows = self._rows(observation, committed)
         missing = self._tick.see(observation)
         clock.lap("image_ms")
         # Only now, so that a refused observation does not shift the seeds of those after it
         taken = self._seeds.take() if seed is None else seed
-        result = self._tick.run(self._request(observation, tokens, unconditional, taken), settings)
+        given = 0 if committed is None else len(committed)
+        request = TickRequest(
+            action_clean=rows,
+            cond_tokens=tokens,
+            uncond_tokens=unconditional,
+            domain_id=self.embodiment.domain_id,
+            raw_dim=len(self.embodiment.fields),
+            seed=taken,
+            clean_rows=1 + given,
+        )
+        result = self._tick.run(request, settings)
         clock.lap("tick_ms")
+        details = {
+            "und_len": len(tokens),
+            "und_len_unconditional": len(unconditional),
+            "committed_rows": given,
+        }
+        return self._chunk(observation, result, settings, clock, taken, missing, details)
+
+    def _chunk(
+        self,
+        observation: Observation,
+        result: TickResult,
+        settings: SamplerSettings,
+        clock: _Clock,
+        seed: int,
+        missing: tuple[str, ...],
+        details: dict[str, Any],
+    ) -> ActionChunk:
         actions = unpack_actions(result.action)
         loop = result.timings
         timings = {
@@ -125,7 +170,7 @@ class Policy:
             field_names=self.embodiment.fields,
             units=self.embodiment.units,
             embodiment=self.embodiment.name,
-            seed=taken,
+            seed=seed,
             forwards=result.counters.forwards,
             missing_views=missing,
             timings_ms=timings,
@@ -134,27 +179,19 @@ class Policy:
                 "shift": settings.shift,
                 "guidance": settings.guidance,
                 "guidance_interval": list(settings.guidance_interval) if settings.guidance_interval else None,
-                "und_len": len(tokens),
-                "und_len_unconditional": len(unconditional),
+                **details,
                 **result.counters.to_dict(),
             },
             source=observation.source,
         )
 
-    def _request(self, observation: Observation, tokens: IntArray, unconditional: IntArray, seed: int) -> TickRequest:
-        return TickRequest(
-            action_clean=pack_state(
-                observation.joint_position,
-                observation.gripper_position,
-                rows=self.shape.rows,
-                width=self._contract.sizes["Z"],
-            ),
-            cond_tokens=tokens,
-            uncond_tokens=unconditional,
-            domain_id=self.embodiment.domain_id,
-            raw_dim=len(self.embodiment.fields),
-            seed=seed,
-        )
+    def _rows(self, observation: Observation, committed: Optional[FloatArray]) -> FloatArray:
+        """Action rows fp32 [A, Z]: the state, committed actions, zeros."""
+        state = observation.joint_position, observation.gripper_position
+        rows = pack_state(*state, rows=self.shape.rows, width=self._contract.sizes["Z"])
+        if committed is not None:
+            pack_committed(rows, np.asarray(committed, np.float32))
+        return rows
 
     def _encode(self, instruction: str) -> IntArray:
         tokens = self._tokens.get(instruction)

@@ -23,7 +23,7 @@ from motedge.runtime.request import GenInputs, GenResult, LoopCounters, LoopTimi
 class TickRequest:
     """What the loop is asked for beside the image. Frame 0 and row 0 are clean: the image and the robot's state."""
 
-    # fp32 [A, Z], row 0 the state, zeros elsewhere
+    # fp32 [A, Z], row 0 the state, then committed actions, zeros elsewhere
     action_clean: FloatArray
     # int64 [n] each, special tokens included
     cond_tokens: IntArray
@@ -33,6 +33,8 @@ class TickRequest:
     raw_dim: int
     # Of the noise
     seed: int
+    # Leading rows that are given: the state, and actions that will be executed in any case
+    clean_rows: int = 1
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,7 @@ def view_image(observation: Observation, content: tuple[int, int]) -> tuple[Imag
 def gen_inputs(request: TickRequest, vision_clean: FloatArray, shape: PolicyShape) -> GenInputs:
     """The loop's request; `vision_clean`: fp32 [C, T, h, w], read in frame 0 alone."""
     noisy = np.ones(vision_clean.shape[1], np.float32), np.ones(len(request.action_clean), np.float32)
-    for mask in noisy:
-        mask[0] = 0.0
+    noisy[0][0], noisy[1][: request.clean_rows] = 0.0, 0.0
     return GenInputs(
         vision_clean=vision_clean,
         vision_noisy=noisy[0],

@@ -9,7 +9,7 @@ import pytest
 from droid_vectors import make_image, vectors
 from policy_fakes import FakeVae, make_policy
 
-from motedge.errors import BundleError, ObservationError, UsageError
+from motedge.errors import BundleError, ContractError, ObservationError, UsageError
 from motedge.runtime.finite import NonFiniteError
 from motedge.runtime.policy.canvas import normalise, pad_canvas
 from motedge.runtime.policy.embodiments import find_embodiment
@@ -167,3 +167,25 @@ def test_peeked_seed_is_the_next_one() -> None:
     policy, _ = make_policy(seeds=seeds)
     upcoming = seeds.peek()
     assert policy.act(observation()).seed == upcoming
+
+
+def test_committed_actions_are_given_to_the_model_and_come_back() -> None:
+    policy, fakes = make_policy()
+    committed = np.full((3, 8), 0.25, np.float32)
+    committed[:, 7] = 0.9
+    chunk = policy.act(observation(), committed=committed)
+    inputs, _ = fakes.loop.requests[0]
+    assert inputs.action_noisy.tolist() == [0.0] * 4 + [1.0] * 29
+    np.testing.assert_array_equal(inputs.action_clean[1:4, :7], committed[:, :7])
+    np.testing.assert_array_equal(inputs.action_clean[1:4, 7], np.float32(1) - committed[:, 7])
+    assert chunk.details["committed_rows"] == 3
+    assert policy.act(observation()).details["committed_rows"] == 0
+
+
+@pytest.mark.parametrize("rows", [np.zeros((3, 7)), np.zeros((32, 8)), np.full((1, 8), np.nan), np.zeros(8)])
+def test_actions_that_cant_be_committed(rows: np.ndarray) -> None:
+    policy, fakes = make_policy()
+    with pytest.raises(ContractError, match="can't be committed"):
+        policy.act(observation(), committed=rows)
+    assert not fakes.loop.requests
+    assert policy.act(observation()).seed == vectors()["seeds"][0]["requests"][0]
