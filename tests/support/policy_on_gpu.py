@@ -72,8 +72,6 @@ class Bench:
 def main(arguments: Optional[List[str]] = None) -> int:
     """Runs all checks of every variant; 0 when each passed."""
     args = _parse(arguments)
-    if args.build:
-        build(args)
     reference = _reference(args)
     if args.only == CRASH:
         bench = Bench(args, args.variants[0], reference)
@@ -85,6 +83,11 @@ def main(arguments: Optional[List[str]] = None) -> int:
         bench = Bench(args, variant, reference)
 
         bench.keep = partial(_keep, target, conditions, args.engine, findings, bench.found)
+        if args.build:
+            bench.run(check_build)
+            if not bench.found[-1]["passed"]:
+                findings += bench.found
+                continue
         for check in (*policy_checks.CHECKS, *deadline_checks.CHECKS, *policy_failures.CHECKS):
             bench.run(check)
         _crash(bench, args)
@@ -95,21 +98,19 @@ def main(arguments: Optional[List[str]] = None) -> int:
     return 1 if failed or not findings else 0
 
 
-def build(args: argparse.Namespace) -> None:
-    """Engines of every variant for this GPU, by what `motedge build` does."""
+def check_build(bench: Bench) -> None:
+    """Engines of the variant for this GPU, by what `motedge build` does."""
     from motedge.targets.builders.job import BuildOptions, build_engines
     from motedge.targets.catalog import load_target
 
-    with_context = open_cuda()
-    target = load_target(gpu_id(with_context.facts.name))
-    with_context.close()
-    for variant in args.variants:
-        options = BuildOptions(variant=variant, builder=args.engine)
-        report = build_engines(Bundle.open(args.bundle), target, options, lambda graph, phase, share: None)
-        for engine in report.built:
-            facts = {"built": engine.file, "bytes": engine.bytes}
-            sys.stdout.write(json.dumps(facts) + "\n")
-            sys.stdout.flush()
+    cuda = open_cuda()
+    target = load_target(gpu_id(cuda.facts.name))
+    cuda.close()
+    options = BuildOptions(variant=bench.variant, builder=bench.engine)
+    report = build_engines(Bundle.open(bench.bundle), target, options, lambda graph, phase, share: None)
+    engines = [*report.built, *report.skipped]
+    facts = {engine.file: {"bytes": engine.bytes, "seconds": engine.seconds} for engine in engines}
+    bench.say("engines are built", len(engines) == len(Bundle.open(bench.bundle).manifest.graphs), engines=facts)
 
 
 def _parse(arguments: Optional[List[str]]) -> argparse.Namespace:
