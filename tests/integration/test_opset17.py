@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import itertools
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from tensorrt_rtx_build import build_engine
 from tiny import MINI
 
 from motedge.bundle import WEIGHTLESS_GRAPHS, Bundle
@@ -172,3 +174,16 @@ def test_they_are_not_quantized(lowered: dict[str, Bundle]) -> None:
     assert plan.bases("solver_step") == ["primitive-fp32"]
     with pytest.raises(UsageError, match="primitive17-fp16"):
         make_plan(lowered["edge"], load_recipe("w8a16"), variants=["primitive17-fp16"])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
+@pytest.mark.parametrize("graph", [*GRAPHS, *WEIGHTLESS_GRAPHS])
+def test_a_real_parser_and_builder_take_them(graph: str, lowered: dict[str, Bundle]) -> None:
+    """Not the one that they are for, which is a server's: its successor without a GPU."""
+    bundle = lowered["edge"]
+    variant = "primitive-fp32" if graph in WEIGHTLESS_GRAPHS else "primitive17-fp16"
+    entry = bundle.variant(graph, variant)
+    size, built = build_engine(bundle.path(entry.file), bundle.contract(graph), "8.9", dtype=entry.dtype)
+    assert size > sum(bundle.manifest.files[name].bytes for name in entry.weights)
+    # As in the graphs of opset 20: the timestep's two projections
+    assert len(built.raised_precision) == (2 if graph == "gen_step" else 0)

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper
 from quant_scene import QuantScene
 from tensorrt_rtx_build import CAPABILITIES, build_engine
 
-from motedge.bundle import Bundle
+from motedge.bundle import WEIGHTLESS_GRAPHS, Bundle
 from motedge.cli.main import main
 from motedge.errors import BundleError, HostError
 from motedge.runtime.backends.onnxruntime import OnnxRuntimeEngine
@@ -31,6 +31,7 @@ from motedge.targets.builders import mapped_weights
 from motedge.targets.builders.trt import build
 
 GRAPHS = ("und_prefill", "gen_step", "vae_encoder")
+ALL = (*GRAPHS, *WEIGHTLESS_GRAPHS)
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
 
 
@@ -72,12 +73,12 @@ def test_one_capability_alone(quant_scenes: Mapping[str, QuantScene], capability
 @needs_rtx
 def test_command(edge: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", str(edge), "--target", "rtx-5090", "--dry-run"]) == 0
-    assert capsys.readouterr().out.count("to build") == 3
+    assert capsys.readouterr().out.count("to build") == len(ALL)
     assert not (edge / "engines").exists()
     assert main(["build", str(edge), "--target", "rtx-5090", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert [e["graph"] for e in report["engines"]] == sorted(GRAPHS)
-    assert len(report["built"]) == 3
+    assert [e["graph"] for e in report["engines"]] == sorted(ALL)
+    assert len(report["built"]) == len(ALL)
     assert all(name.count(".sm120.tensorrt-rtx-1.") == 1 for name in report["built"])
     for entry in report["engines"]:
         assert entry["compute_capabilities"] == ["12.0"]
@@ -115,11 +116,11 @@ def test_killed_build_resumes_at_the_graph(edge: Path) -> None:
     running.send_signal(signal.SIGKILL)
     running.wait()
     first = EngineFiles.read(folder).engines
-    assert 1 <= len(first) < 3
+    assert 1 <= len(first) < len(ALL)
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     report = json.loads(done.stdout)
     assert report["skipped"] == [engine.file for engine in first]
-    assert len(report["built"]) == 3 - len(first)
+    assert len(report["built"]) == len(ALL) - len(first)
     names = {engine["file"] for engine in report["engines"]}
     assert {path.name for path in folder.iterdir()} == {*names, "build.json"}
 
@@ -163,10 +164,10 @@ def test_cpu_engine_gives_what_the_graph_gives(edge: Path, capsys: pytest.Captur
     report = json.loads(capsys.readouterr().out)
     fused = {entry["graph"]: entry["layers"]["fused_attention"] for entry in report["engines"]}
     # Tiny Edge has three layers; the prompt's attention is masked, the VAE's has one head
-    assert fused == {"gen_step": 3, "und_prefill": 0, "vae_encoder": 0}
+    assert fused == {"gen_step": 3, "und_prefill": 0, "vae_encoder": 0, "solver_step": 0}
     bundle = Bundle.open(edge)
     files = EngineFiles.open(bundle, "cpu")
-    for graph in GRAPHS:
+    for graph in ALL:
         engine = files.find(graph)
         path = check_engine(files, engine, LoadHost("onnxruntime", engine.builder_version, None, 10**9))
         plain = bundle.path(bundle.variant(graph, engine.variant).file)
