@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,8 +91,10 @@ def make_request(folder: Path, asked: Mapping[str, tuple[str, str]] | None = Non
     )
 
 
-def make_bundle(root: Path, variants: tuple[str, ...] = ("primitive-fp16", "fused-fp16")) -> Bundle:
-    """A bundle with the one graph gen_step."""
+def make_bundle(
+    root: Path, variants: tuple[str, ...] = ("primitive-fp16", "fused-fp16"), *, solver: bool = False
+) -> Bundle:
+    """A bundle with the one graph gen_step, and beside it one of the name and variant of solver_step."""
     files, entries = {}, {}
     (root / "contracts").mkdir(parents=True)
     (root / "contracts/gen_step.json").write_text(json.dumps(CONTRACT.to_dict()))
@@ -108,6 +111,13 @@ def make_bundle(root: Path, variants: tuple[str, ...] = ("primitive-fp16", "fuse
             "opset": 20 if recipe is None else 23,
             "recipe": recipe,
         }
+    graphs = {"gen_step": {"contract": "contracts/gen_step.json", "variants": entries}}
+    if solver:
+        file, contract = "graphs/solver_step.primitive-fp32.onnx", "contracts/solver_step.json"
+        write_graph(root / file)
+        (root / contract).write_text(json.dumps(dataclasses.replace(CONTRACT, graph="solver_step").to_dict()))
+        only = {"file": file, "weights": [], "dialect": "primitive", "dtype": "fp32", "opset": 17}
+        graphs["solver_step"] = {"contract": contract, "variants": {"primitive-fp32": only}}
     for path in sorted(root.rglob("*.*")):
         if path.is_file():
             relative = path.relative_to(root).as_posix()
@@ -118,7 +128,7 @@ def make_bundle(root: Path, variants: tuple[str, ...] = ("primitive-fp16", "fuse
         "model": {"family": "edge"},
         "shape_set": {},
         "policy": {},
-        "graphs": {"gen_step": {"contract": "contracts/gen_step.json", "variants": entries}},
+        "graphs": graphs,
         "files": files,
     }
     (root / "manifest.json").write_text(json.dumps(manifest))

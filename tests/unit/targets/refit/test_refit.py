@@ -190,16 +190,18 @@ def _scene_of(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set
     return Scene(old, _changed(old, tmp_path / "new"), bench)
 
 
-def _record(bundle: Bundle, settings: BuildSettings = REFITTABLE, **changes: Any) -> None:
+def _record(bundle: Bundle, settings: BuildSettings = REFITTABLE, *, graph: str = "gen_step", **changes: Any) -> None:
     """An engine as `motedge build` would have left it, of what the bundle holds."""
     folder = bundle.root / "engines" / TARGET
     folder.mkdir(parents=True, exist_ok=True)
-    variant = next(iter(bundle.graph("gen_step").variants))
-    options = BuildOptions(["gen_step"], variant, None, "tensorrt", settings)
+    known = EngineFiles.open(bundle, TARGET).engines if (folder / BUILD_FILE).exists() else ()
+    known = tuple(engine for engine in known if engine.graph != graph)
+    variant = next(iter(bundle.graph(graph).variants))
+    options = BuildOptions([graph], variant, None, "tensorrt", settings)
     builder, (planned,) = plan_engines(bundle, load_target(TARGET), options)
     (folder / planned.file).write_bytes(OLD)
     entry = EngineFile(
-        graph="gen_step",
+        graph=graph,
         variant=variant,
         file=planned.file,
         bytes=len(OLD),
@@ -218,7 +220,7 @@ def _record(bundle: Bundle, settings: BuildSettings = REFITTABLE, **changes: Any
         refittable=settings.refittable or settings.strip_weights,
         weights_stripped=settings.strip_weights,
     )
-    files = EngineFiles(folder, TARGET, (dataclasses.replace(entry, **changes),))
+    files = EngineFiles(folder, TARGET, (*known, dataclasses.replace(entry, **changes)))
     (folder / BUILD_FILE).write_text(json.dumps(files.to_dict()))
 
 
@@ -235,6 +237,33 @@ def test_engines_go_into_the_bundle_of_the_new_weights(scene: Scene) -> None:
     again = scene.refit()
     assert [e.file for e in again.skipped] == [entry.file] and not again.written
     assert len(scene.bench.models) == 1
+
+
+@pytest.mark.parametrize("settings", [REFITTABLE, STRIPPED, BOTH])
+def test_an_engine_without_weights_goes_along_as_it_is(
+    settings: BuildSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench()
+    library = make_library("11.4", bench)
+    monkeypatch.setattr(trt_builders, "find_library", lambda name: library)
+    for module in (trt_builders, job):
+        monkeypatch.setattr(module, "this_compute_capability", lambda: "9.0")
+    old = make_bundle(tmp_path / "old", solver=True)
+    _record(old, settings)
+    # What is asked of a build as a whole does not reach a graph without weights
+    options = BuildOptions(["solver_step"], None, None, "tensorrt", settings)
+    (planned,) = plan_engines(old, load_target(TARGET), options)[1]
+    _record(old, BuildSettings(), graph="solver_step")
+    record = {engine.graph: engine for engine in EngineFiles.open(old, TARGET).engines}
+    assert record["solver_step"].source == planned.source
+    new = _changed(old, tmp_path / "new") if settings.refittable else old
+    report = refit_engines(plan_refit(old, new, load_target(TARGET)), new, load_target(TARGET))
+    files = EngineFiles.open(new, TARGET)
+    assert {engine.graph for engine in files.engines} == {"gen_step", "solver_step"}
+    assert files.path(files.find("solver_step")).read_bytes() == OLD
+    assert files.find("solver_step") == record["solver_step"]
+    assert "gen_step" in {engine.graph for engine in report.written}
+    assert [model for model in bench.models if "solver_step" in model] == []
 
 
 def test_a_build_finds_the_refitted_engine_up_to_date(scene: Scene) -> None:
