@@ -17,6 +17,7 @@ from motedge.runtime.request import SamplerSettings
 LOG = logging.getLogger(__name__)
 # A kernel that crashes twice will crash again: memory, engine or driver is broken
 _REBUILDS = 1
+_RESTART = "restart the process; if it happens again: compute-sanitizer, memory test, other driver or engine"
 
 
 class RecoveringTick:
@@ -42,8 +43,7 @@ class RecoveringTick:
             raise HostError(
                 "the GPU can't be used any more in this process",
                 got=self._lost,
-                why="its context was lost, rebuilt, and lost again" if self.rebuilds else None,
-                fix="restart the process; if it happens again: compute-sanitizer, memory test, other driver or engine",
+                fix=_RESTART,
             )
         return self._tick
 
@@ -95,5 +95,15 @@ class RecoveringTick:
         if self.rebuilds >= _REBUILDS:
             raise error
         self.rebuilds += 1
-        self._tick = self._make()
+        try:
+            self._tick = self._make()
+        except MotedgeError as failure:
+            self._lost = f"{error.what}; anew: {failure.what}"
+            raise HostError(
+                "the GPU's context is lost, and this process can't have another one",
+                got=error.got or error.what,
+                why="after a kernel's crash a driver may refuse everything that the process asks of it: "
+                + failure.what,
+                fix=_RESTART,
+            ) from error
         LOG.warning("the GPU's context was rebuilt")

@@ -177,6 +177,7 @@ def check_asynchronous(scene: Scene) -> Iterator[Finding]:
             yield {"check": f"asynchronous: {mode}, {where}", "passed": passed, "waited": waited, **facts}
         tensors.free()
         engine.close()
+    blocker.free()
 
 
 def check_memory(scene: Scene) -> Iterator[Finding]:

@@ -102,7 +102,8 @@ def check_profile(bench: Any) -> None:
 
 
 def check_crash(bench: Any) -> None:
-    """A kernel crashes: the context is rebuilt once and the request answered; a second crash is reported."""
+    """A kernel crashes: the context is rebuilt once and the request answered, or the driver refuses this process for
+    good and the error says that it must be restarted. A second crash is reported."""
     from cuda_kernels_ptx import PTX
 
     policy = bench.load()
@@ -117,7 +118,10 @@ def check_crash(bench: Any) -> None:
         if number == 1:
             same = bool(answer) and distance(answer[0].actions, chunk.actions) < tolerance(bench)
             launch = answer[0].details["launch"] if answer else None
-            bench.say("after a crash the request is answered", same, launch=launch, **_told(error))
+            refused = isinstance(error, HostError) and "restart the process" in str(error)
+            bench.say("after a crash: answered, or said why not", same or refused, launch=launch, **_told(error))
+            if refused:
+                break
         else:
             bench.say("a second crash is reported", isinstance(error, CudaError), **_told(error))
     last = _refusal(lambda: act(policy, BY_NAME["interval"]))

@@ -110,7 +110,9 @@ def test_python39_runs_the_installed_package(tmp_path: Path) -> None:
         for path in (tree / "runtime").rglob("*.py")
         if path.stem != "__init__"
     ]
-    subprocess.run([str(python), "-c", f"import motedge.client, motedge.runtime, {', '.join(modules)}"], cwd=tmp_path, check=True)
+    subprocess.run(
+        [str(python), "-c", f"import motedge.client, motedge.runtime, {', '.join(modules)}"], cwd=tmp_path, check=True
+    )
     done = subprocess.run([str(python), "-m", "motedge", "doctor"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "run-cpu  yes" in done.stdout

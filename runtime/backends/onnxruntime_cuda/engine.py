@@ -27,6 +27,8 @@ from motedge.runtime.cuda.errors import OutOfDeviceMemoryError
 _log = logging.getLogger(__name__)
 # The library can't free a captured graph before its session, so that their number must end somewhere
 OWN_GRAPHS_AT_MOST = 64
+# Room that cuBLAS and cuDNN need for their own kernels and workspace when they start, rounded up
+_STARTING_BYTES = 512 << 20
 # What it says of graphs that it can't capture
 _NO_CAPTURE = "graph capture feature"
 
@@ -173,12 +175,14 @@ class OnnxRuntimeCudaEngine:
         return read_placement(self.session, self.provider.name, self.contract.graph)
 
     def _load_error(self, model: Path, error: BaseException) -> MotedgeError:
-        if not says_no_memory(error):
+        free, total = self.cuda.memory_info()
+        # cuBLAS and cuDNN only say that they can't start where there is no memory for what they start with
+        starved = free < _STARTING_BYTES and any(word in str(error).lower() for word in ("cublas", "cudnn"))
+        if not says_no_memory(error) and not starved:
             # No GPU, or a driver too old; with CUDA_PATH set, a missing library too
             if any(word in str(error) for word in ("CUDA failure", "CUDA_PATH")):
                 return missing_provider(self.module, self.provider, self.contract.graph, error)
             return load_error(self.module, self.contract.graph, model, error)
-        free, total = self.cuda.memory_info()
         limit = self.settings.memory_limit_bytes
         return OutOfDeviceMemoryError(
             f"the GPU has no room for the weights of graph {self.contract.graph!r}",

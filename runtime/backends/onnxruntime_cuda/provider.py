@@ -48,8 +48,9 @@ def load_library(provider: Provider) -> Any:
         )
     if provider.name != CUDA_PROVIDER:
         return module
-    # Loading a provider warns of plugins that nobody asked for, on the process's log, not the session's; 3: errors
-    module.set_default_logger_severity(3)
+    # On the process's log, not the session's: warnings of plugins that nobody asked for, and an error for each plan of
+    # cuDNN that it tries and leaves. Errors that matter are raised; 4: fatal ones
+    module.set_default_logger_severity(4)
     if hasattr(module, "preload_dlls"):
         # It prints what it does not find. Some of that need not be there; what must be is named by `missing_provider`
         with contextlib.redirect_stdout(io.StringIO()):

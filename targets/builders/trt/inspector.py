@@ -49,7 +49,8 @@ def parse_information(text: str, tensors_key: str) -> dict[str, Any]:
         text: what `get_engine_information` gives.
         tensors_key: "Bindings" or "I/O Tensors".
     """
-    raw = json.loads(text)
+    # 8.6 writes tabs and line breaks into its strings as they are
+    raw = json.loads(text, strict=False)
     layers = [_layer(entry) for entry in raw.get("Layers", ())]
     tensors = raw.get(tensors_key, ())
     return {

@@ -161,6 +161,23 @@ def test_a_lost_context_is_rebuilt_once(tick_scene: Any, call: str, caplog: Any)
     tick.close()
 
 
+def test_a_driver_that_gives_no_other_context(tick_scene: Any) -> None:
+    """As NVIDIA's drivers do after an illegal address: the error says that the process must go."""
+    recovery = Recovery(tick_scene)
+    recovery.tick.see(observation(0))
+    recovery.crash()
+
+    def refuse() -> Any:
+        raise StickyCudaError("GPU 0 can't be opened", got="CUDA_ERROR_ILLEGAL_ADDRESS")
+
+    recovery.tick._make = refuse
+    for _ in range(2):
+        with pytest.raises(HostError, match="restart the process"):
+            recovery.tick.run(request(0), SETTINGS)
+    assert recovery.resets == 1
+    recovery.tick.close()
+
+
 def test_the_reply_says_that_the_context_was_rebuilt(tick_scene: Any) -> None:
     recovery = Recovery(tick_scene)
     recovery.tick.see(observation(0))
