@@ -52,8 +52,8 @@ def make_config(library: Library, builder: Any, request: BuildRequest, monitor: 
     if row.test_only:
         # Where it is tried, neither cuBLAS nor cuDNN is beside it: without their kernels it needs neither
         config.set_tactic_sources(0)
-        # The contexts of both branches are alive at once, on one profile. Later versions always let them; without it, 8.6
-        # crashes in the second one's infer_shapes
+        # The contexts of both branches are alive at once, on one profile. Later versions always let them; 8.6 crashes
+        # without it, in the second one's infer_shapes
         config.set_preview_feature(api.PreviewFeature.PROFILE_SHARING_0806, True)
     if monitor is not None and row.progress_monitor:
         config.progress_monitor = monitor
