@@ -1,0 +1,1 @@
+"""The reasoner: images, video and text in, text out, without torch."""
