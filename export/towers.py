@@ -18,10 +18,10 @@ _INNER = "between two parts of the graph"
 
 def assemble_und_prefill(module: UndPrefill, contract: Contract, variant: VariantSpec) -> ir.Model:
     """motedge.export.modules.und.UndPrefill on the meta device -> the graph."""
-    settings, assembly = _start(contract, variant)
+    settings, assembly = start_assembly(contract, variant)
     constants = constants_of(module)
-    cos, sin = _inner("cos", "S", "R"), _inner("sin", "S", "R")
-    x = _inner("x", "S", "H")
+    cos, sin = inner("cos", "S", "R"), inner("sin", "S", "R")
+    x = inner("x", "S", "H")
     layers = list(module.layers)
     front = trace(module.front, contract.inputs, settings)
     last = trace(layers[-1], [x, cos, sin], settings)
@@ -39,17 +39,17 @@ def assemble_und_prefill(module: UndPrefill, contract: Contract, variant: Varian
 
 def assemble_gen_step(module: GenStep, contract: Contract, variant: VariantSpec) -> ir.Model:
     """motedge.export.modules.gen.GenStep on the meta device -> the graph."""
-    settings, assembly = _start(contract, variant)
+    settings, assembly = start_assembly(contract, variant)
     constants = constants_of(module)
     given, values = {spec.name: spec for spec in contract.inputs}, assembly.inputs
     front_names = [name for name in given if name not in ("und_kv", "action_out_weight", "action_out_bias")]
     back_names = ["vision_noisy", "action_noisy", "action_out_weight", "action_out_bias"]
-    tokens, cos, sin = _inner("tokens", "N", "H"), _inner("cos", "N", "R"), _inner("sin", "N", "R")
+    tokens, cos, sin = inner("tokens", "N", "H"), inner("cos", "N", "R"), inner("sin", "N", "R")
     count = len(module.layers)
     front = trace(module.front, [given[name] for name in front_names], settings)
     layer = trace(
         module.layers[0],
-        [_inner("x", "N", "H"), cos, sin, _inner("und_kv", 1, 2, "K", "U", "D")],
+        [inner("x", "N", "H"), cos, sin, inner("und_kv", 1, 2, "K", "U", "D")],
         settings,
     )
     back = trace(module.back, [tokens, *(given[name] for name in back_names)], settings)
@@ -64,17 +64,19 @@ def assemble_gen_step(module: GenStep, contract: Contract, variant: VariantSpec)
 
 def assemble_whole(module: nn.Module, contract: Contract, variant: VariantSpec) -> ir.Model:
     """Any module on the meta device, traced in one piece."""
-    settings, assembly = _start(contract, variant)
+    settings, assembly = start_assembly(contract, variant)
     constants = constants_of(module)
     outputs = assembly.add(trace(module, contract.inputs, settings), list(assembly.inputs.values()))
     assembly.set_constants(constants)
     return assembly.finish(outputs)
 
 
-def _start(contract: Contract, variant: VariantSpec) -> tuple[TraceSettings, Assembly]:
+def start_assembly(contract: Contract, variant: VariantSpec) -> tuple[TraceSettings, Assembly]:
+    """Settings of a graph's traces, and the empty graph with its inputs."""
     settings = TraceSettings(variant.dtype, variant.traced_opset, contract.sizes, contract.profile)
     return settings, Assembly(contract, dtype=variant.dtype, opset=variant.traced_opset)
 
 
-def _inner(name: str, *dims: str | int) -> TensorSpec:
+def inner(name: str, *dims: str | int) -> TensorSpec:
+    """An input of a part that another part makes, in the graph's type."""
     return TensorSpec(name, dims, "graph", _INNER)

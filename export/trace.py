@@ -56,7 +56,8 @@ def trace(module: nn.Module, inputs: Sequence[TensorSpec], settings: TraceSettin
             module,
             (),
             kwargs=arguments,
-            dynamic_shapes=dynamic,
+            # A module that takes its inputs as **kwargs has no names to give dynamic dims by
+            dynamic_shapes=dynamic if any(dynamic.values()) else None,
             strict=False,
             # N = T * tokens + A is a relation of three inputs; it is checked at run time by the operators themselves
             prefer_deferred_runtime_asserts_over_guards=True,
@@ -85,8 +86,12 @@ def example_inputs(
     inputs: Sequence[TensorSpec], settings: TraceSettings
 ) -> tuple[dict[str, torch.Tensor], dict[str, dict[int, torch.export.Dim] | None]]:
     """Uninitialised inputs at the profile's optimum and their dynamic dims, as torch.export takes them."""
-    optimum = {**settings.sizes, **{letter: opt for letter, (_, opt, _) in settings.profile.items()}}
-    dims = {letter: torch.export.Dim(letter, min=low, max=high) for letter, (low, _, high) in settings.profile.items()}
+    # torch.export takes 0 and 1 for constants; what it makes of 2 and more holds for 1 too
+    optimum = {**settings.sizes, **{letter: max(opt, 2) for letter, (_, opt, _) in settings.profile.items()}}
+    dims = {
+        letter: torch.export.Dim(letter, min=max(low, 2), max=high)
+        for letter, (low, _, high) in settings.profile.items()
+    }
     arguments, dynamic = {}, {}
     for spec in inputs:
         arguments[spec.name] = torch.empty(spec.shape(optimum), dtype=_TYPES.get(spec.dtype, DTYPES[settings.dtype]))

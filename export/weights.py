@@ -57,6 +57,8 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "as_is": lambda value: value,
     # Linear [out, in] -> MatMul's [in, out]
     "transposed": lambda value: value.t(),
+    # Convolution whose kernel is its stride [out, in, ...] -> MatMul's [in * ..., out]
+    "patch_matrix": lambda value: value.flatten(1).t(),
     # Causal convolution [out, in, 3, y, x] -> its tap on the present frame
     "last_tap": lambda value: value[:, :, -1],
     # quant_conv [2 C, 2 C, 1, 1, 1] -> the rows that make the mean

@@ -9,8 +9,8 @@ from motedge.checkpoint.config import ModelConfig
 from motedge.export.modules.layers import MLP, Linear, Precision, RMSNorm, attend, merge_heads, rotate, split_heads
 
 
-class UndAttention(nn.Module):
-    """Causal self attention of the reasoner. `last` keeps only what K and V need."""
+class UndProjections(nn.Module):
+    """Weights of the reasoner's attention, and what they make of a token. `last` keeps only what K and V need."""
 
     def __init__(self, config: ModelConfig, precision: Precision, *, last: bool) -> None:
         super().__init__()
@@ -29,23 +29,40 @@ class UndAttention(nn.Module):
         if config.und_k_norm_for_gen:
             self.k_norm_und_for_gen = RMSNorm(head, config, precision)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor | None, Tensor]:
-        """x [S, H] -> (attention output [S, H], None in the last layer; K for gen and V stacked [1, 2, K, S, D])."""
-        heads, kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
-        k, v = split_heads(self.to_k(x), kv_heads), split_heads(self.to_v(x), kv_heads)
+    def keys(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """x [S, H] -> the reasoner's own key and the one that the generator sees, rotated, [1, K, S, D] each."""
+        k = split_heads(self.to_k(x), self.config.num_key_value_heads)
         if self.config.qk_norm_for_text:
             k = self.norm_k(k)
+        own = rotate(k, cos, sin, self.precision)
+        if not self.config.und_k_norm_for_gen:
+            return own, own
         # On Edge the generator sees a normalised key, the reasoner itself the raw one
-        k_for_gen = self.k_norm_und_for_gen(k) if self.config.und_k_norm_for_gen else k
-        k_for_gen = rotate(k_for_gen, cos, sin, self.precision)
+        return own, rotate(self.k_norm_und_for_gen(k), cos, sin, self.precision)
+
+    def values(self, x: Tensor) -> Tensor:
+        """x [S, H] -> V [1, K, S, D]."""
+        return split_heads(self.to_v(x), self.config.num_key_value_heads)
+
+    def queries(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x [S, H] -> rotated Q [1, nq, S, D]."""
+        q = split_heads(self.to_q(x), self.config.num_attention_heads)
+        if self.config.qk_norm_for_text:
+            q = self.norm_q(q)
+        return rotate(q, cos, sin, self.precision)
+
+
+class UndAttention(UndProjections):
+    """Causal self attention over a whole prompt."""
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor | None, Tensor]:
+        """x [S, H] -> (attention output [S, H], None in the last layer; K for gen and V stacked [1, 2, K, S, D])."""
+        own_k, k_for_gen = self.keys(x, cos, sin)
+        v = self.values(x)
         kv = torch.stack((k_for_gen, v), dim=1)
         if self.last:
             return None, kv
-        q = split_heads(self.to_q(x), heads)
-        if self.config.qk_norm_for_text:
-            q = self.norm_q(q)
-        own_k = rotate(k, cos, sin, self.precision) if self.config.und_k_norm_for_gen else k_for_gen
-        out = attend(rotate(q, cos, sin, self.precision), own_k, v, self.precision, causal=True)
+        out = attend(self.queries(x, cos, sin), own_k, v, self.precision, causal=True)
         return self.to_out(merge_heads(out)), kv
 
 

@@ -9,6 +9,7 @@ LEGEND = {
     "A": "action rows, a leading state row included",
     "N": "generator tokens: T * patch rows * patch columns + A",
     "M": "elements of the flat state: vision, then action, each padded to a multiple of 64",
+    "F": "frames of a video: 4 T - 3",
     "C": "latent channels",
     "h": "latent rows, cropped to the image's content",
     "w": "latent columns, cropped to the image's content",
@@ -19,5 +20,10 @@ LEGEND = {
     "K": "key and value heads",
     "D": "head dimension",
     "R": "rotary frequencies, D / 2",
+    "V": "vocabulary",
+    "P": "slots of the reasoner's K and V buffer",
+    "B": "images or video frames of one size",
+    "G": "visual tokens of an image, 32 x 32 pixels each",
+    "E": "width of the vision encoder",
     "Z": "width of an action row, zero-padded",
 }

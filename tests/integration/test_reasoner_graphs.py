@@ -1,0 +1,216 @@
+"""The reasoner's graphs on onnxruntime against transformers' cosmos3_edge and cosmos3_omni, fp32, random weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from tiny import MINI
+
+from motedge.checkpoint.reader import Checkpoint
+from motedge.export.modules.layers import Precision
+from motedge.export.modules.und import UndPrefill
+from motedge.export.onnx_file import attach_weights, check_model, write_model
+from motedge.export.reasoner_graphs import REASONER_EXTRAS
+from motedge.export.tables import inv_freq
+from motedge.export.variants import REFERENCE
+from motedge.export.weights import DTYPES, load_module, place_weights, plan_weights, write_weights
+from motedge.runtime.rope import RotaryTable
+
+oracle = pytest.importorskip("transformers_oracle")
+
+TOLERANCE = 1e-5
+SLOTS, DECODED = 96, 32
+PROMPT = list(range(40, 63))
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One family: the oracle, what it said when loading, and sessions of our graphs."""
+
+    family: str
+    checkpoint: Checkpoint
+    model: Any
+    loading: dict[str, Any]
+    sessions: dict[str, onnxruntime.InferenceSession]
+
+    def run(self, graph: str, inputs: Arrays) -> Arrays:
+        """Outputs by name."""
+        session = self.sessions[graph]
+        names = [value.name for value in session.get_outputs()]
+        return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+@pytest.fixture(scope="module", params=("edge", "nano"))
+def scene(request: pytest.FixtureRequest, checkpoints: dict[str, Path], tmp_path_factory: Any) -> Scene:
+    opened = Checkpoint.open(checkpoints[request.param])
+    model, loading = oracle.load_reasoner(opened.root)
+    folder = tmp_path_factory.mktemp("reasoner")
+    sessions = {name: _session(opened, name, folder) for name in ("und", "vision_encoder")}
+    return Scene(request.param, opened, model, loading, sessions)
+
+
+def _session(checkpoint: Checkpoint, name: str, folder: Path) -> onnxruntime.InferenceSession:
+    spec = next(spec for spec in REASONER_EXTRAS["reasoner"] if spec.name == name)
+    contract, module = spec.contract_of(checkpoint, MINI), spec.empty_module(checkpoint, MINI, REFERENCE)
+    slots = place_weights(name, DTYPES[REFERENCE.dtype], plan_weights(module))
+    for file in {slot.file for slot in slots}:
+        (folder / "weights").mkdir(exist_ok=True)
+        write_weights(folder / "weights" / file, [slot for slot in slots if slot.file == file], spec.store(checkpoint))
+    graph = spec.assemble(module, contract, REFERENCE)
+    attach_weights(graph, slots)
+    write_model(graph, folder / f"{name}.onnx", {})
+    check_model(folder / f"{name}.onnx")
+    return onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
+
+
+def _tokens(scene: Scene, ids: list[int]) -> np.ndarray:
+    return scene.checkpoint.transformer.finite_tensor("embed_tokens.weight")[ids].float().numpy()
+
+
+class Decoder:
+    """The graph und with its buffer, which holds noise where no token is."""
+
+    def __init__(self, scene: Scene) -> None:
+        config = scene.checkpoint.config
+        self._scene, self.length, self.rows = scene, 0, []
+        self._rotary = RotaryTable(inv_freq(config).numpy(), config.to_dict())
+        shape = (config.num_hidden_layers, 2, config.num_key_value_heads, SLOTS, config.head_dim)
+        self._buffer = np.random.RandomState(1).standard_normal(shape).astype(np.float32) * 100
+        self._layers = 0 if scene.family == "edge" else 3
+
+    def step(self, embeddings: np.ndarray, positions: np.ndarray, deepstack: np.ndarray | None = None) -> np.ndarray:
+        """Logits after new tokens [S, H] at positions [3, S]; their rows are kept."""
+        cos, sin = self._rotary.table(positions.astype(np.float32))
+        inputs = {"embeddings": embeddings, "cos": cos, "sin": sin, "past_kv": self._buffer}
+        inputs["past_length"] = np.array([self.length], np.int64)
+        if self._layers:
+            none = np.zeros((self._layers, *embeddings.shape), np.float32)
+            inputs["deepstack"] = none if deepstack is None else deepstack
+        outputs = self._scene.run("und", inputs)
+        count = len(embeddings)
+        self._buffer[:, :, :, self.length : self.length + count] = outputs["kv"]
+        self.length += count
+        self.rows.append(outputs)
+        return outputs["logits"]
+
+    def text(self, ids: list[int], start: int | None = None) -> np.ndarray:
+        """Logits after text tokens, which stand at `start` and after it."""
+        places = np.arange(len(ids)) + (self.length if start is None else start)
+        return self.step(_tokens(self._scene, ids), np.stack([places] * 3))
+
+    def greedy(self, logits: np.ndarray, count: int, start: int) -> tuple[list[int], list[np.ndarray]]:
+        """`count` tokens and the logits that each was taken from; the first stands at position `start`."""
+        chosen, seen = [], []
+        for index in range(count):
+            seen.append(logits)
+            chosen.append(int(np.argmax(logits)))
+            logits = self.text(chosen[-1:], start + index)
+        return chosen, seen
+
+
+def _oracle_tokens(scene: Scene, **inputs: torch.Tensor) -> tuple[list[int], np.ndarray]:
+    """Greedy tokens by transformers, and the logits before each."""
+    options = {"max_new_tokens": DECODED, "do_sample": False, "eos_token_id": -1, "pad_token_id": 0}
+    with torch.no_grad():
+        made = scene.model.generate(**inputs, **options, output_logits=True, return_dict_in_generate=True)
+    count = inputs["input_ids"].shape[1]
+    return made.sequences[0, count:].tolist(), torch.cat(made.logits).numpy()
+
+
+def test_checkpoint_loads_whole(scene: Scene) -> None:
+    assert not any(scene.loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    loaded = scene.model.lm_head.weight.detach()
+    assert torch.equal(loaded, scene.checkpoint.transformer.finite_tensor("lm_head.weight").float())
+
+
+# One image, several frames, an image of a single token, another aspect than the position table's
+@pytest.mark.parametrize("grid", [(1, 8, 12), (3, 4, 6), (1, 2, 2), (2, 20, 34)])
+def test_visual_tokens(scene: Scene, grid: tuple[int, int, int]) -> None:
+    inputs = oracle.vision_inputs(scene.model, grid, seed=3)
+    expected = oracle.visual_tokens(scene.model, grid, inputs["patches"])
+    got = scene.run("vision_encoder", inputs)
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(got[name], value, rtol=0, atol=TOLERANCE)
+
+
+def test_text(scene: Scene) -> None:
+    decoder = Decoder(scene)
+    tokens, logits = decoder.greedy(decoder.text(PROMPT), DECODED, len(PROMPT))
+    expected, oracle_logits = _oracle_tokens(scene, input_ids=torch.tensor([PROMPT]))
+    assert tokens == expected
+    np.testing.assert_allclose(np.stack(logits), oracle_logits, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("pieces", [(1, 22), (22, 1), (8, 8, 7)])
+def test_a_prompt_in_pieces(scene: Scene, pieces: tuple[int, ...]) -> None:
+    whole, split = Decoder(scene), Decoder(scene)
+    expected = whole.text(PROMPT)
+    parts = np.split(np.array(PROMPT), np.cumsum(pieces)[:-1])
+    got = [split.text(part.tolist()) for part in parts][-1]
+    np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE)
+    for name in set(whole.rows[0]) - {"logits"}:
+        joined = np.concatenate([rows[name] for rows in split.rows], axis=-2)
+        np.testing.assert_allclose(joined, whole.rows[0][name], rtol=0, atol=TOLERANCE)
+
+
+def test_rows_for_the_generator(scene: Scene) -> None:
+    """What the generator attends to is what und_prefill gives it."""
+    config = scene.checkpoint.config
+    with torch.device("meta"):
+        prefill = UndPrefill(config, Precision("primitive", torch.float32))
+    load_module(prefill, scene.checkpoint.transformer)
+    cos, sin = RotaryTable(inv_freq(config).numpy(), config.to_dict()).text(len(PROMPT))
+    with torch.inference_mode():
+        expected = prefill(*(torch.from_numpy(value) for value in (_tokens(scene, PROMPT), cos, sin))).numpy()
+    decoder = Decoder(scene)
+    decoder.text(PROMPT[:10])
+    decoder.text(PROMPT[10:])
+    rows = {
+        name: np.concatenate([part[name] for part in decoder.rows], axis=-2)
+        for name in decoder.rows[0]
+        if name != "logits"
+    }
+    key = rows["k_for_gen"] if scene.family == "edge" else rows["kv"][:, 0]
+    np.testing.assert_allclose(key, expected[:, 0], rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(rows["kv"][:, 1], expected[:, 1], rtol=0, atol=TOLERANCE)
+    # Edge's own key is another one
+    assert (np.abs(rows["kv"][:, 0] - expected[:, 0]).max() > 0.1) == (scene.family == "edge")
+
+
+def test_an_image_in_the_prompt(scene: Scene) -> None:
+    grid = (1, 6, 8)
+    inputs = oracle.vision_inputs(scene.model, grid, seed=5)
+    config, seen = scene.model.config, scene.run("vision_encoder", inputs)
+    count = seen["tokens"].shape[1]
+    before, after = [*PROMPT[:4], config.vision_start_token_id], [config.vision_end_token_id, *PROMPT[4:]]
+    ids = torch.tensor([[*before, *[config.image_token_id] * count, *after]])
+    kinds = (ids == config.image_token_id).int()
+    grids = torch.tensor([grid])
+    positions, _ = scene.model.model.get_rope_index(ids, kinds, image_grid_thw=grids)
+    places = positions[:, 0].numpy()
+    expected, oracle_logits = _oracle_tokens(
+        scene,
+        input_ids=ids,
+        mm_token_type_ids=kinds,
+        pixel_values=torch.from_numpy(inputs["patches"]).flatten(0, 2),
+        image_grid_thw=grids,
+    )
+    embeddings = _tokens(scene, ids[0].tolist())
+    visual = kinds[0].bool().numpy()
+    embeddings[visual] = seen["tokens"].reshape(count, -1)
+    deepstack = None
+    if "deepstack" in seen:
+        deepstack = np.zeros((len(seen["deepstack"]), *embeddings.shape), np.float32)
+        deepstack[:, visual] = seen["deepstack"].reshape(len(deepstack), count, -1)
+    decoder = Decoder(scene)
+    tokens, logits = decoder.greedy(decoder.step(embeddings, places, deepstack), DECODED, int(places.max()) + 1)
+    assert tokens == expected
+    np.testing.assert_allclose(np.stack(logits), oracle_logits, rtol=0, atol=TOLERANCE)
