@@ -37,6 +37,14 @@ class GraphSpec:
     build: Callable[[Checkpoint, Precision, ShapeSet], nn.Module]
     # Turns the module, on the meta device, into the graph, in the opset of the dialect
     assemble: Callable[[Any, Contract, VariantSpec], ir.Model]
+    # Attribute of the checkpoint that the contract is made from
+    config: str = "config"
+    # The graph whose weight files this one reads, all or a part of them; None: it has its own
+    shares: GraphSpec | None = None
+
+    def contract_of(self, checkpoint: Checkpoint, shapes: ShapeSet) -> Contract:
+        """The graph's contract for one checkpoint and shape set."""
+        return self.contract(getattr(checkpoint, self.config), shapes)
 
     def store(self, checkpoint: Checkpoint) -> TensorStore:
         """The component's tensors."""

@@ -20,9 +20,10 @@ from motedge.checkpoint.fp8_layout import projection_scales
 from motedge.checkpoint.reader import Checkpoint
 from motedge.errors import BundleError, UsageError
 from motedge.export import describe, opset17, record, solver_graph
+from motedge.export.extras import EXTRAS, extra_graphs
 from motedge.export.journal import Journal
 from motedge.export.onnx_file import WEIGHTS_FOLDER, attach_weights, check_model, write_model
-from motedge.export.plan import ExportPlan, GraphPlan, make_plan
+from motedge.export.plan import ExportPlan, GraphPlan, WeightFile, make_plan
 from motedge.export.progress import ByteProgress
 from motedge.export.shapes import ShapeSet
 from motedge.export.tables import TableSpec, table_dtype, write_table
@@ -44,6 +45,8 @@ class ExportOptions:
     variants: Sequence[VariantSpec]
     # "auto": every sample that memory and time allow; "graphs": no whole tick; "none"
     samples: str = "auto"
+    # Groups of motedge.export.extras.EXTRAS: graphs beside the policy's
+    extras: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.samples not in record.MODES:
@@ -71,7 +74,7 @@ def export_bundle(checkpoint: Checkpoint, out: PathLike, options: ExportOptions)
     """
     checkpoint.check()
     tokenizer, special_tokens = checkpoint.tokenizer_files(), checkpoint.special_tokens()
-    plan = make_plan(checkpoint, options.shapes, options.variants)
+    plan = make_plan(checkpoint, options.shapes, options.variants, options.extras)
     _require_own_folder(Path(out))
     journal = Journal(Path(out), checkpoint.fingerprint())
     _require_same_origin(journal, plan)
@@ -79,7 +82,7 @@ def export_bundle(checkpoint: Checkpoint, out: PathLike, options: ExportOptions)
     require_free(journal.root, plan.total_bytes - written, "the export")
     report = ExportReport(journal.root, journal.written)
 
-    graphs = _export_graphs(plan, journal, report)
+    graphs = {**_earlier_extras(plan, journal), **_export_graphs(plan, journal, report)}
     graphs[solver_graph.GRAPH] = _export_solver(plan, journal)
     with _timed(report, "tables"):
         tables = {spec.name: _export_table(spec, plan, journal) for spec in plan.tables}
@@ -92,6 +95,14 @@ def export_bundle(checkpoint: Checkpoint, out: PathLike, options: ExportOptions)
         samples = record.record_samples(plan, journal, manifest, options.samples)
     journal.finish(describe.manifest(plan, journal, graphs, tables, special_tokens, samples))
     return report
+
+
+def _earlier_extras(plan: ExportPlan, journal: Journal) -> dict[str, GraphEntry]:
+    """Graphs beside the policy's that an earlier export made, which stay, like variants, when not asked for again."""
+    known = journal.previous.graphs if journal.previous else {}
+    planned = {graph.spec.name for graph in plan.graphs}
+    names = {spec.name for spec in extra_graphs(list(EXTRAS))}
+    return {name: entry for name, entry in known.items() if name in names - planned}
 
 
 def _keep_scales(checkpoint: Checkpoint, journal: Journal) -> None:
@@ -129,10 +140,10 @@ def _require_same_origin(journal: Journal, plan: ExportPlan) -> None:
 
 
 def _export_graphs(plan: ExportPlan, journal: Journal, report: ExportReport) -> dict[str, GraphEntry]:
-    entries = {}
+    entries: dict[str, GraphEntry] = {}
     with ByteProgress(sum(plan.weight_bytes.values()), "weights") as progress, ThreadPoolExecutor(WRITERS) as writer:
         try:
-            pending = [f for graph in plan.graphs for f in _submit_weights(writer, graph, plan, journal, progress)]
+            pending = _submit_weights(writer, plan, journal, progress)
             for graph in plan.graphs:
                 with _timed(report, f"{graph.spec.name}.graphs"):
                     entries[graph.spec.name] = _export_graph(graph, plan, journal)
@@ -156,17 +167,16 @@ def _export_graphs(plan: ExportPlan, journal: Journal, report: ExportReport) -> 
 
 
 def _submit_weights(
-    writer: ThreadPoolExecutor, graph: GraphPlan, plan: ExportPlan, journal: Journal, progress: ByteProgress
+    writer: ThreadPoolExecutor, plan: ExportPlan, journal: Journal, progress: ByteProgress
 ) -> list[Future[bool]]:
-    store = graph.spec.store(plan.checkpoint)
     futures = []
-    for file, slots in graph.weight_files.items():
-        parts = [[s.spec.name, s.spec.shape, str(s.spec.dtype), s.spec.layout, s.offset] for s in slots]
+    for name, file in plan.weight_files.items():
+        parts = [[s.spec.name, s.spec.shape, str(s.spec.dtype), s.spec.layout, s.offset] for s in file.slots]
 
-        def write(path: Path, slots: Any = slots) -> tuple[str, int]:
-            return write_weights(path, slots, store, progress)
+        def write(path: Path, file: WeightFile = file) -> tuple[str, int]:
+            return write_weights(path, file.slots, file.store, progress)
 
-        futures.append(writer.submit(journal.make, f"graphs/{WEIGHTS_FOLDER}/{file}", "weights", parts, write))
+        futures.append(writer.submit(journal.make, f"graphs/{WEIGHTS_FOLDER}/{name}", "weights", parts, write))
     return futures
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from motedge.bundle import Contract
-from motedge.checkpoint.reader import Checkpoint
+from motedge.checkpoint.reader import Checkpoint, TensorStore
 from motedge.errors import ExportError
 from motedge.export.contracts import solver_step
+from motedge.export.extras import extra_graphs
 from motedge.export.graphs import GRAPHS, GraphSpec
 from motedge.export.shapes import ShapeSet
 from motedge.export.tables import TableSpec, table_specs
@@ -27,16 +28,19 @@ class GraphPlan:
     # Variant -> where its weights lie
     slots: dict[VariantSpec, list[WeightSlot]] = field(default_factory=dict)
 
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One file of weights, which variants and graphs may share."""
+
+    # Holds the tensors
+    store: TensorStore
+    slots: list[WeightSlot]
+
     @property
-    def weight_files(self) -> dict[str, list[WeightSlot]]:
-        """Weight file -> its slots; variants that share a file have the same slots in it."""
-        files: dict[str, dict[str, WeightSlot]] = {}
-        for slots in self.slots.values():
-            for slot in slots:
-                known = files.setdefault(slot.file, {}).setdefault(slot.spec.name, slot)
-                if known != slot:
-                    raise ExportError(f"{slot.spec.name} lies differently in two variants", expected=known, got=slot)
-        return {name: list(slots.values()) for name, slots in files.items()}
+    def bytes(self) -> int:
+        """Size of the file."""
+        return max(slot.offset + slot.spec.bytes for slot in self.slots)
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,22 @@ class ExportPlan:
     tables: list[TableSpec]
 
     @property
+    def weight_files(self) -> dict[str, WeightFile]:
+        """Weight file -> its slots; variants and graphs that share a file have the same slots in it."""
+        stores: dict[str, TensorStore] = {}
+        files: dict[str, dict[str, WeightSlot]] = {}
+        for graph in self.graphs:
+            for slot in (slot for slots in graph.slots.values() for slot in slots):
+                stores.setdefault(slot.file, graph.spec.store(self.checkpoint))
+                known = files.setdefault(slot.file, {}).setdefault(slot.spec.name, slot)
+                if known != slot:
+                    raise ExportError(f"{slot.spec.name} lies differently in two graphs", expected=known, got=slot)
+        return {name: WeightFile(stores[name], list(slots.values())) for name, slots in files.items()}
+
+    @property
     def weight_bytes(self) -> dict[str, int]:
         """Size of every weight file, by name."""
-        return {
-            name: max(slot.offset + slot.spec.bytes for slot in slots)
-            for graph in self.graphs
-            for name, slots in graph.weight_files.items()
-        }
+        return {name: file.bytes for name, file in self.weight_files.items()}
 
     @property
     def table_bytes(self) -> dict[str, int]:
@@ -72,11 +85,20 @@ class ExportPlan:
         return sum(self.weight_bytes.values()) + sum(self.table_bytes.values()) + graphs
 
 
-def make_plan(checkpoint: Checkpoint, shapes: ShapeSet, variants: Sequence[VariantSpec]) -> ExportPlan:
+def make_plan(
+    checkpoint: Checkpoint, shapes: ShapeSet, variants: Sequence[VariantSpec], extras: Sequence[str] = ()
+) -> ExportPlan:
     """Plans the export of every graph in every variant.
+
+    Args:
+        checkpoint: the model.
+        shapes: the sizes of its graphs.
+        variants: of each graph.
+        extras: groups of `motedge.export.extras.EXTRAS` whose graphs are wanted beside the policy's.
 
     Raises:
         ExportError: the model has no action heads, which a policy needs.
+        UsageError: there is no such group.
     """
     config = checkpoint.config
     if not config.action_gen:
@@ -88,10 +110,18 @@ def make_plan(checkpoint: Checkpoint, shapes: ShapeSet, variants: Sequence[Varia
             fix="take Cosmos3-Edge, -Nano, -Super or a policy checkpoint",
         )
     graphs = []
-    for spec in GRAPHS.values():
-        plan = GraphPlan(spec, spec.contract(config, shapes))
+    for spec in (*GRAPHS.values(), *extra_graphs(extras)):
+        plan = GraphPlan(spec, spec.contract_of(checkpoint, shapes))
         for variant in variants:
-            module = spec.empty_module(checkpoint, shapes, variant)
-            plan.slots[variant] = place_weights(spec.name, DTYPES[variant.dtype], plan_weights(module))
+            plan.slots[variant] = _slots(spec, checkpoint, shapes, variant)
         graphs.append(plan)
     return ExportPlan(checkpoint, shapes, graphs, solver_step(config, shapes), table_specs(config))
+
+
+def _slots(spec: GraphSpec, checkpoint: Checkpoint, shapes: ShapeSet, variant: VariantSpec) -> list[WeightSlot]:
+    own, owner = plan_weights(spec.empty_module(checkpoint, shapes, variant)), spec.shares or spec
+    if owner is not spec:
+        names = {weight.name for weight in own}
+        own = plan_weights(owner.empty_module(checkpoint, shapes, variant))
+    placed = place_weights(owner.name, DTYPES[variant.dtype], own)
+    return placed if owner is spec else [slot for slot in placed if slot.spec.name in names]

@@ -45,13 +45,15 @@ class Conv2d(nn.Module):
 class ChannelNorm(nn.Module):
     """x / |x| * sqrt(C) * gamma over the channel axis; the norm in fp32."""
 
-    def __init__(self, channels: int, precision: Precision) -> None:
+    def __init__(self, channels: int, precision: Precision, *, dims: int = 2) -> None:
+        """`dims`: axes after the channels, 2 for an image and 3 for a video."""
         super().__init__()
-        self.gamma = nn.Parameter(torch.empty(channels, 1, 1, dtype=precision.dtype), requires_grad=False)
+        shape = (channels, *(1,) * dims)
+        self.gamma = nn.Parameter(torch.empty(shape, dtype=precision.dtype), requires_grad=False)
         self.scale = channels**0.5
 
     def forward(self, x: Tensor) -> Tensor:
-        """[1, C, Y, X] -> the same shape and dtype."""
+        """[1, C, (T,) Y, X] -> the same shape and dtype."""
         wide = x.float()
         length = torch.sqrt((wide * wide).sum(dim=1, keepdim=True)).clamp_min(NORM_EPS)
         return (wide / length).to(x.dtype) * self.scale * self.gamma

@@ -27,6 +27,13 @@ def register(subparsers: Any) -> None:
         help="comma-separated: primitive-fp32 (CPU, the default), primitive-fp16, fused-fp16, fused-bf16; or all",
     )
     parser.add_argument(
+        "--extras",
+        default="",
+        metavar="LIST",
+        help="comma-separated groups of graphs beside the policy's: vae-decoder, vae-decoder-stream, vae-encoder-clip, "
+        "vae-encoder-stream",
+    )
+    parser.add_argument(
         "--samples",
         default="auto",
         choices=("auto", "graphs", "none"),
@@ -53,10 +60,11 @@ def run(args: argparse.Namespace) -> int:
     from motedge.export.variants import parse_variants
 
     checkpoint = Checkpoint.open(args.checkpoint)
-    options = ExportOptions(load_shape_set(args.shape_set), parse_variants(args.variants), args.samples)
+    extras = tuple(filter(None, (part.strip() for part in args.extras.split(","))))
+    options = ExportOptions(load_shape_set(args.shape_set), parse_variants(args.variants), args.samples, extras)
     if args.dry_run:
         checkpoint.check()
-        plan = make_plan(checkpoint, options.shapes, options.variants)
+        plan = make_plan(checkpoint, options.shapes, options.variants, options.extras)
         _print_plan({**plan.weight_bytes, **plan.table_bytes}, plan.total_bytes, args.json)
         return EXIT_OK
     report = export_bundle(checkpoint, args.out, options)

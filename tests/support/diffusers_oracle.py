@@ -135,3 +135,23 @@ def encode(vae: AutoencoderKLWan, image: Tensor) -> Tensor:
     shift = torch.tensor(vae.config.latents_mean)[:, None, None, None]
     scale = 1.0 / torch.tensor(vae.config.latents_std)[:, None, None, None]
     return (mean - shift) * scale
+
+
+def encode_video(vae: AutoencoderKLWan, frames: Tensor) -> Tensor:
+    """The normalised latents of a video [3, F, Y, X] -> [C, T, Y / 16, X / 16]."""
+    with torch.no_grad():
+        mean = vae.encode(frames[None]).latent_dist.mode()[0]
+    shift, scale = _statistics(vae)
+    return (mean - shift) / scale
+
+
+def decode(vae: AutoencoderKLWan, latent: Tensor) -> Tensor:
+    """The frames of normalised latents [C, T, h, w] -> [3, F, 16 h, 16 w]."""
+    shift, scale = _statistics(vae)
+    with torch.no_grad():
+        return vae.decode((latent * scale + shift)[None]).sample[0]
+
+
+def _statistics(vae: AutoencoderKLWan) -> tuple[Tensor, Tensor]:
+    mean, std = torch.tensor(vae.config.latents_mean), torch.tensor(vae.config.latents_std)
+    return mean[:, None, None, None], std[:, None, None, None]
