@@ -59,7 +59,8 @@ def _filtered(image: Image, axis: int, target: int) -> Image:
         # Beyond the last source pixel the weight is zero
         source = np.take(image, np.minimum(first + tap, last), axis=axis).astype(np.int32)
         total += source * fixed[:, tap].reshape(-1, *trailing)
-    return np.clip(total >> bits, 0, 255).astype(np.uint8)
+    filtered: Image = np.clip(total >> bits, 0, 255).astype(np.uint8)
+    return filtered
 
 
 def _taps(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:

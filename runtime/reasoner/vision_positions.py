@@ -5,6 +5,7 @@ Made on the host, once a grid: antialiased resizing is no ONNX operator, and few
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def siglip2_positions(learned: FloatArray, grid: Grid, merge: int) -> FloatArray
         merge: patches per side of a token.
 
     Returns:
-        fp32 [P, W], in the order of patches.
+        fp32 [rows * columns, W], in the order of patches; those of every frame.
 
     Raises:
         BundleError: entries that make no square.
@@ -46,20 +47,22 @@ def vision_frequencies(head_dim: int) -> FloatArray:
     """Angle per row or column, fp32 [head_dim / 4]."""
     half = head_dim // 2
     exponent = np.arange(0, half, 2, dtype=np.float32) / np.float32(half)
-    return (np.float32(1) / np.power(np.float32(_THETA), exponent)).astype(np.float32)
+    return _fp32(np.float32(1) / np.power(np.float32(_THETA), exponent))
 
 
 def vision_rotary(frequencies: FloatArray, grid: Grid, merge: int) -> tuple[FloatArray, FloatArray]:
-    """cos and sin of Qwen3-VL's two-axis rotary embedding, fp32 [P, head_dim / 2]: rows' angles, then columns'."""
+    """cos and sin of Qwen3-VL's two-axis rotary embedding: rows' angles, then columns'.
+
+    fp32 [rows * columns, head_dim / 2] each; those of every frame.
+    """
     rows, columns = np.meshgrid(np.arange(grid.rows), np.arange(grid.columns), indexing="ij")
     place = block_major(np.stack([rows, columns], axis=-1).astype(np.float32), merge)
     angle = (place[:, :, None] * frequencies).reshape(len(place), -1)
-    angle = np.tile(angle, (grid.frames, 1))
     return np.cos(angle), np.sin(angle)
 
 
 def _side(learned: FloatArray) -> int:
-    side = round(len(learned) ** 0.5)
+    side = math.isqrt(len(learned))
     if side * side != len(learned):
         raise BundleError(
             "the learned positions make no square", expected="a square number of entries", got=len(learned)
@@ -68,12 +71,12 @@ def _side(learned: FloatArray) -> int:
 
 
 def _resized(learned: FloatArray, rows: FloatArray, columns: FloatArray, grid: Grid, merge: int) -> FloatArray:
-    """Weights [target, side] of both axes applied; every frame has the same positions."""
+    """Weights [target, side] of both axes applied."""
     side, width = rows.shape[1], learned.shape[1]
     table = np.asarray(learned, np.float32).reshape(side, side * width)
     tall = (rows @ table).reshape(grid.rows, side, width)
     full = np.einsum("cs,rsw->rcw", columns, tall)
-    return np.tile(block_major(full, merge), (grid.frames, 1))
+    return block_major(full, merge)
 
 
 def _antialiased(source: int, target: int) -> FloatArray:
@@ -93,4 +96,5 @@ def _aligned(source: int, target: int) -> FloatArray:
 
 
 def _fp32(value: NDArray[Any]) -> FloatArray:
-    return value.astype(np.float32)
+    single: FloatArray = value.astype(np.float32)
+    return single

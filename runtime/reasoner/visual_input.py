@@ -36,7 +36,7 @@ def prepare_image(image: Any, settings: VisionSettings) -> VisualInput:
         ObservationError: not such an image, or one that is too long for its width.
     """
     frames = _frames([image])
-    size = image_size(*frames.shape[1:3], settings)
+    size = image_size(frames.shape[1], frames.shape[2], settings)
     return VisualInput(*patchify(resize_bicubic(frames, size), settings))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Optional
 
 import jinja2
 import jinja2.ext
@@ -47,8 +47,14 @@ class ChatTemplate:
                 "the chat template is not valid", got=str(error), fix="take the checkpoint's chat_template.jinja"
             ) from error
 
-    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
-        """The text of a conversation. Other variables (enable_thinking, tools) stay at the template's defaults.
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        variables: Optional[Mapping[str, Any]] = None,
+    ) -> str:
+        """The text of a conversation. `variables` (enable_thinking, ...) left out stay at the template's defaults.
 
         Raises:
             BundleError: the template failed, or refused the messages.
@@ -59,7 +65,7 @@ class ChatTemplate:
                 tools=None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
-                **self._special_tokens,
+                **{**self._special_tokens, **(variables or {})},
             )
         # A template is a program: whatever it raises is the template's failure
         except Exception as error:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tokenizers
@@ -14,11 +11,9 @@ from motedge.bundle import Bundle
 from motedge.errors import BundleError
 from motedge.runtime.engine import IntArray
 from motedge.runtime.text.chat import ChatTemplate
+from motedge.runtime.text.codec import TextCodec
 
 FOLDER = "tokenizer"
-FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-# What a tokenizer_config.json names that templates may use
-_SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 class PromptTokenizer:
@@ -53,23 +48,8 @@ class PromptTokenizer:
         Raises:
             BundleError: a file is missing or damaged.
         """
-        missing = [name for name in FILES if not (folder / name).is_file()]
-        if missing:
-            raise BundleError(
-                f"the tokenizer is incomplete: {folder}",
-                expected=", ".join(FILES),
-                got=f"no {', '.join(missing)}",
-                why="the instruction can't be turned into tokens without it",
-                fix="export again from a checkpoint with its text_tokenizer/ folder",
-            )
-        template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-        try:
-            settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-            tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-        # tokenizers raises a bare Exception for a damaged file
-        except Exception as error:
-            raise BundleError(f"the tokenizer can't be read: {folder}", got=str(error), fix="export again") from error
-        return cls(tokenizer, ChatTemplate(template, _special_texts(settings)), eos=eos, vision_start=vision_start)
+        codec = TextCodec.read(folder)
+        return cls(codec.tokenizer, codec.template, eos=eos, vision_start=vision_start)
 
     def encode(self, prompt: str) -> IntArray:
         """Token ids of a prompt, int64 [n]. The empty prompt is legal: the unconditional branch."""
@@ -77,12 +57,3 @@ class PromptTokenizer:
         # The template writes its markers itself, so the tokenizer must add none
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return np.array([*ids, *self._closing], np.int64)
-
-
-def _special_texts(settings: Mapping[str, Any]) -> dict[str, str]:
-    texts = {}
-    for name in _SPECIAL_NAMES:
-        token = settings.get(name)
-        if token is not None:
-            texts[name] = str(token["content"] if isinstance(token, dict) else token)
-    return texts

@@ -23,6 +23,11 @@ def learned() -> np.ndarray:
     return np.random.RandomState(0).standard_normal((SIDE * SIDE, WIDTH)).astype(np.float32)
 
 
+def _framed(table: np.ndarray, grid: Grid) -> np.ndarray:
+    """Every frame has the same positions."""
+    return np.tile(table, (grid.frames, 1))
+
+
 @pytest.mark.parametrize("grid", GRIDS)
 def test_siglip2(grid: Grid, learned: np.ndarray) -> None:
     torch = pytest.importorskip("torch")
@@ -30,7 +35,7 @@ def test_siglip2(grid: Grid, learned: np.ndarray) -> None:
     theirs = modeling.Cosmos3EdgeVisionEmbeddings.resize_positional_embeddings(
         torch.from_numpy(learned).reshape(SIDE, SIDE, WIDTH), torch.tensor([[grid.frames, grid.rows, grid.columns]]), 2
     )
-    assert np.abs(siglip2_positions(learned, grid, 2) - theirs.numpy()).max() <= 2e-6
+    assert np.abs(_framed(siglip2_positions(learned, grid, 2), grid) - theirs.numpy()).max() <= 2e-6
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -41,7 +46,7 @@ def test_qwen3_vl(grid: Grid, learned: np.ndarray) -> None:
         torch.tensor([[grid.frames, grid.rows, grid.columns]]), SIDE, align_corners=True, spatial_merge_size=2
     )
     theirs = (torch.from_numpy(learned)[index] * weight[:, :, None]).sum(1)
-    assert np.abs(qwen3_vl_positions(learned, grid, 2) - theirs.numpy()).max() <= 1e-5
+    assert np.abs(_framed(qwen3_vl_positions(learned, grid, 2), grid) - theirs.numpy()).max() <= 1e-5
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -57,8 +62,8 @@ def test_rotary(grid: Grid) -> None:
     assert np.abs(frequencies - module.inv_freq.numpy()).max() <= 6e-8
     for ours, full in zip(vision_rotary(frequencies, grid, 2), theirs):
         # Theirs has both halves, which are equal
-        assert ours.shape == (grid.patches, HEAD_DIM // 2)
-        assert np.abs(np.tile(ours, 2) - full.numpy()).max() <= 5e-6
+        assert ours.shape == (grid.rows * grid.columns, HEAD_DIM // 2)
+        assert np.abs(_framed(np.tile(ours, 2), grid) - full.numpy()).max() <= 5e-6
 
 
 def test_positions_that_make_no_square() -> None:
