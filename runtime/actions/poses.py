@@ -73,9 +73,7 @@ def rows_from_trajectory(poses: ArrayLike) -> FloatArray:
     Raises:
         ContractError: not poses, or fewer than two.
     """
-    sound = check_pose(poses)
-    if sound.ndim != 3 or len(sound) < 2:
-        raise ContractError("a trajectory is too short", expected="[T + 1, 4, 4] with T > 0", got=list(sound.shape))
+    sound = check_trajectory(poses)
     return row_from_pose(invert_pose(sound[:-1]) @ sound[1:])
 
 
@@ -131,6 +129,18 @@ def check_pose(poses: ArrayLike) -> DoubleArray:
             fix="transpose them if it stands in the last row",
         )
     check_rotation(sound[..., :3, :3])
+    return sound
+
+
+def check_trajectory(poses: ArrayLike) -> DoubleArray:
+    """The poses [T + 1, 4, 4] as fp64, once they are known to be a trajectory.
+
+    Raises:
+        ContractError: not poses, or fewer than two.
+    """
+    sound = check_pose(poses)
+    if sound.ndim != 3 or len(sound) < 2:
+        raise ContractError("this is no trajectory", expected="[T + 1, 4, 4] with T > 0", got=list(sound.shape))
     return sound
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -132,22 +132,12 @@ def arrange_rows(
         ContractError: arrays of another shape, NaN or infinity.
     """
     _check_numbers(mode, frames, raw_dim, width, fps_action)
-    given = _given(mode, actions, count, frames, raw_dim)
-    count = given if isinstance(given, int) else len(given)
-    past = np.zeros((0, raw_dim), np.float32) if history is None else _matrix("history", history, raw_dim)
-    now = None if state is None else _matrix("state", np.asarray(state)[None], raw_dim)
-    if mode == "policy" and now is not None:
-        raise UsageError(
-            "mode 'policy' has no state row",
-            why="its rows are history and actions; the framework would have the state generated",
-            fix="use mode 'wam', or give what came before as history",
-        )
+    given, count = _given(mode, actions, count, frames, raw_dim)
+    past = _matrix("history", history, raw_dim)
+    now = _state(mode, state, raw_dim)
     per_step = _subsampling(frames, count)
-    clean = np.zeros((len(past) + (now is not None) + count, width), np.float32)
-    parts = [past] if now is None else [past, now]
-    if not isinstance(given, int):
-        parts.append(given)
-    filled = np.concatenate(parts)
+    filled = np.concatenate([past, now, given])
+    clean = np.zeros((len(past) + len(now) + count, width), np.float32)
     clean[: len(filled), :raw_dim] = filled
     noisy = np.ones(len(clean), np.float32)
     noisy[: len(filled)] = 0
@@ -158,12 +148,12 @@ def arrange_rows(
         action_clean=clean,
         action_noisy=noisy,
         vision_noisy=vision,
-        action_start_offset=(now is None) - len(past),
+        action_start_offset=1 - len(now) - len(past),
         raw_dim=raw_dim,
         fps=_video_rate(fps, fps_action, per_step),
         fps_action=float(fps_action),
         history=len(past),
-        has_state=now is not None,
+        has_state=len(now) == 1,
     )
 
 
@@ -183,23 +173,39 @@ def _check_numbers(mode: str, frames: int, raw_dim: int, width: int, fps_action:
         raise UsageError("fps_action is wrong", expected="a finite number above 0, in Hz", got=fps_action)
 
 
-def _given(mode: str, actions: Optional[ArrayLike], count: Optional[int], frames: int, raw_dim: int) -> Any:
-    """The actions of forward dynamics, fp32 [n, raw_dim]; the number of actions of other modes."""
-    if mode == "forward_dynamics":
-        if actions is None:
-            raise UsageError(f"mode {mode!r} needs actions", expected=f"an array [{frames - 1}, {raw_dim}]")
-        made = _matrix("actions", actions, raw_dim)
-        if count not in (None, len(made)):
-            raise UsageError("count is not the number of actions", expected=len(made), got=count)
-        return made
-    if actions is not None:
+def _given(
+    mode: str, actions: Optional[ArrayLike], count: Optional[int], frames: int, raw_dim: int
+) -> tuple[FloatArray, int]:
+    """The actions that are given, fp32 [n or 0, raw_dim], and how many there are or will be."""
+    if mode == "forward_dynamics" and actions is None:
+        raise UsageError(f"mode {mode!r} needs actions", expected=f"an array [{frames - 1}, {raw_dim}]")
+    if mode != "forward_dynamics" and actions is not None:
         raise UsageError(
             f"mode {mode!r} generates the actions", got="actions", fix="leave them out, or give them as history"
         )
-    return frames - 1 if count is None else int(count)
+    given = _matrix("actions", actions, raw_dim)
+    if mode != "forward_dynamics":
+        return given, frames - 1 if count is None else int(count)
+    if count not in (None, len(given)):
+        raise UsageError("count is not the number of actions", expected=len(given), got=count)
+    return given, len(given)
 
 
-def _matrix(what: str, values: ArrayLike, raw_dim: int) -> FloatArray:
+def _state(mode: str, state: Optional[ArrayLike], raw_dim: int) -> FloatArray:
+    """The state row, fp32 [1, raw_dim], or [0, raw_dim] without one."""
+    if mode == "policy" and state is not None:
+        raise UsageError(
+            "mode 'policy' has no state row",
+            why="its rows are history and actions; the framework would have the state generated",
+            fix="use mode 'wam', or give what came before as history",
+        )
+    return _matrix("state", None if state is None else np.asarray(state)[None], raw_dim)
+
+
+def _matrix(what: str, values: Optional[ArrayLike], raw_dim: int) -> FloatArray:
+    """Rows fp32 [n, raw_dim]; none of what is not given."""
+    if values is None:
+        return np.zeros((0, raw_dim), np.float32)
     made = np.asarray(values, dtype=np.float32)
     if made.ndim != 2 or made.shape[1] != raw_dim:
         shape = list(made.shape[1:]) if what == "state" else list(made.shape)

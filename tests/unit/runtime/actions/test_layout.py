@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from droid_vectors import vectors
 
 from motedge.client.envelope_limits import load_envelope
 from motedge.errors import InternalError, ObservationError, UsageError
-from motedge.runtime.actions.layout import layout_from_blocks
+from motedge.runtime.actions.layout import KINDS, layout_from_blocks
 from motedge.runtime.policy.embodiments import Embodiment, find_embodiment, load_embodiments, load_viewpoints
 from motedge.runtime.policy.prompt import Clip, build_prompt
 
@@ -69,6 +71,7 @@ def _open_widths() -> list[tuple[str, Embodiment]]:
 
 def test_layout_of_a_variant() -> None:
     assert find_embodiment("hand_pose").find_layout().fields[18] == "right_fingertip_0_x"
+    assert find_embodiment("agibotworld").find_layout().find("pose9", "left")[0].channels == slice(19, 28)
     assert find_embodiment("libero").find_layout(13).fields[3] == "rot9d_0"
     assert find_embodiment("droid_lerobot").find_layout().fields == find_embodiment("droid_lerobot").fields
     assert find_embodiment("droid_lerobot").find_layout(10).fields[0] == "x"
@@ -101,3 +104,22 @@ def test_tables_that_disagree() -> None:
         Embodiment("a", 1, raw_dim=2, fields=("x",), units=("m",))
     with pytest.raises(InternalError, match="limits"):
         Embodiment("a", 1, raw_dim=2, limits=((0.0, 1.0),))
+
+
+def test_the_page_lists_every_embodiment() -> None:
+    page = (Path(__file__).resolve().parents[4] / "docs" / "embodiments.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in page.splitlines() if "| `" in line]
+    listed = {row[0].strip("`"): row for row in rows if len(row) == 6}
+    for robot in load_embodiments().values():
+        name, domain, widths, channels, method, rate = listed.pop(robot.name)
+        known = {layout.width for layout in robot.layouts.values()} | {robot.raw_dim, robot.base_raw_dim}
+        assert widths == (", ".join(map(str, sorted(known - {None}))) or "-"), name
+        assert int(domain) == robot.domain_id, name
+        assert method.split("; ")[0] == (robot.normaliser or "-"), name
+        assert rate == ("-" if robot.rate_hz is None else f"{robot.rate_hz:g}"), name
+        assert (channels == "-") == (not robot.layouts), name
+        for layout in robot.layouts.values():
+            assert all(block.kind in channels for block in layout.blocks), name
+    assert not listed
+    for kind in KINDS:
+        assert f"`{kind}`" in page or f"`{kind}*n`" in page

@@ -102,7 +102,7 @@ def test_single_poses() -> None:
         (lambda: pose_from_parts(np.zeros((2, 3)), np.eye(3)), "do not belong together"),
         (lambda: pose_from_parts([0, 0, np.inf], np.eye(3)), "NaN or infinity"),
         (lambda: trajectory_from_rows([1, 0, 0, 1, 0, 0, 0, 1, 0]), r"\[T, 9\]"),
-        (lambda: rows_from_trajectory(np.eye(4)[None]), "too short"),
+        (lambda: rows_from_trajectory(np.eye(4)[None]), "no trajectory"),
         (lambda: check_pose(np.eye(3)), "wrong shape"),
         (lambda: check_pose(np.full((4, 4), np.nan)), "NaN or infinity"),
         (lambda: check_pose(pose_from_parts([1, 2, 3], np.eye(3)).T), "transpose"),
