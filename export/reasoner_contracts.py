@@ -41,7 +41,7 @@ def und(config: ModelConfig, vision: VisionConfig) -> Contract:
                 "graph",
                 "buffer with rows of the output kv of earlier tokens, then anything finite",
             ),
-            TensorSpec("past_length", (1,), "int64", "rows of past_kv that hold tokens, 0 to P"),
+            TensorSpec("past_length", (1,), "fp32", "rows of past_kv that hold tokens, a whole number of 0 to P"),
             *([deepstack] if layers else []),
         ),
         outputs=(

@@ -33,13 +33,18 @@ def assemble_und(module: Reasoner, contract: Contract, variant: VariantSpec) -> 
     back = trace(module.back, [x], settings)
     hidden, *shared = assembly.add(front, list(assembly.inputs.values()))
     shared, features = shared[:3], shared[3:]
-    pasts = assembly.node("Split", [assembly.inputs["past_kv"]], count, axis=0, num_outputs=count)
+    buffer = assembly.inputs["past_kv"]
+    pasts = assembly.node("Split", [buffer], count, axis=0, num_outputs=count)
+    for part in pasts:
+        part.shape, part.type = ir.Shape([1, *list(buffer.shape or ())[1:]]), buffer.type
     rows = []
     for index, part in enumerate(pasts):
         hidden, *made = assembly.add(layer, [hidden, *shared, part], f"layers.{index}.")
         rows.append(made)
         if index < len(features):
-            (hidden,) = assembly.node("Add", [hidden, features[index]])
+            before = hidden
+            (hidden,) = assembly.node("Add", [before, features[index]])
+            hidden.shape, hidden.type = before.shape, before.type
     outputs = assembly.add(back, [hidden])
     for parts in zip(*rows, strict=True):
         outputs += assembly.node("Concat", parts, axis=0)

@@ -82,16 +82,18 @@ class ReasonerFront(nn.Module):
             cos: fp32 [S, R].
             sin: fp32 [S, R].
             past_kv: the buffer [L, 2, K, P, D], of which only the size counts here.
-            past_length: rows of it that hold tokens, int64 [1].
+            past_length: rows of it that hold tokens, a whole number, fp32 [1].
             deepstack: fp32 [layers, S, H], or None for a family without.
         """
-        count, slots = embeddings.shape[0], past_kv.shape[3]
-        held = torch.arange(slots, device=embeddings.device) < past_length
-        causal = torch.ones(count, count, dtype=torch.bool, device=embeddings.device).tril()
-        visible = torch.cat((held.expand(count, slots), causal), dim=1)
+        count, slots, device = embeddings.shape[0], past_kv.shape[3], embeddings.device
         # Not minus infinity, which gives NaN where an engine works through a stretch that is hidden as a whole
         hidden = torch.finfo(self.dtype).min / 2
-        mask = torch.zeros(visible.shape, dtype=self.dtype, device=embeddings.device).masked_fill(~visible, hidden)
+        slot = torch.arange(slots, dtype=torch.float32, device=device)
+        row = torch.arange(count, dtype=torch.float32, device=device)
+        past = torch.zeros(slots, dtype=self.dtype, device=device).masked_fill(slot + 0.5 > past_length, hidden)
+        later = row.unsqueeze(0) > row.unsqueeze(1)
+        new = torch.zeros(count, count, dtype=self.dtype, device=device).masked_fill(later, hidden)
+        mask = torch.cat((past.expand(count, slots), new), dim=1)
         features = () if deepstack is None else deepstack.to(self.dtype).unbind(0)
         return embeddings.to(self.dtype), cos.to(self.dtype), sin.to(self.dtype), mask, *features
 

@@ -10,21 +10,27 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
+from onnx_reference import DTYPES as DTYPES_OF
+from onnx_reference import UNIT_ROUNDOFF, LayerNormalization, RMSNormalization
 from tiny import MINI
 
 from motedge.checkpoint.reader import Checkpoint
 from motedge.export.modules.layers import Precision
 from motedge.export.modules.und import UndPrefill
 from motedge.export.onnx_file import attach_weights, check_model, write_model
+from motedge.export.opset17 import lower_to_opset17
 from motedge.export.reasoner_graphs import REASONER_EXTRAS
 from motedge.export.tables import inv_freq
-from motedge.export.variants import REFERENCE
+from motedge.export.variants import REFERENCE, VariantSpec, find_variant
 from motedge.export.weights import DTYPES, load_module, place_weights, plan_weights, write_weights
 from motedge.runtime.rope import RotaryTable
 
 oracle = pytest.importorskip("transformers_oracle")
 
 TOLERANCE = 1e-5
+# As in test_sixteen_bit.py
+ROUNDOFFS = 5
 SLOTS, DECODED = 96, 32
 PROMPT = list(range(40, 63))
 Arrays = dict[str, np.ndarray]
@@ -57,17 +63,26 @@ def scene(request: pytest.FixtureRequest, checkpoints: dict[str, Path], tmp_path
 
 
 def _session(checkpoint: Checkpoint, name: str, folder: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(_write(checkpoint, name, REFERENCE, folder), providers=["CPUExecutionProvider"])
+
+
+def _write(checkpoint: Checkpoint, name: str, variant: VariantSpec, folder: Path) -> Path:
+    """A graph as a file, with its weights beside it."""
     spec = next(spec for spec in REASONER_EXTRAS["reasoner"] if spec.name == name)
-    contract, module = spec.contract_of(checkpoint, MINI), spec.empty_module(checkpoint, MINI, REFERENCE)
-    slots = place_weights(name, DTYPES[REFERENCE.dtype], plan_weights(module))
+    ranges = spec.relu2_ranges(checkpoint, variant)
+    contract, module = spec.contract_of(checkpoint, MINI), spec.empty_module(checkpoint, MINI, variant, ranges)
+    slots = place_weights(name, DTYPES[variant.dtype], plan_weights(module))
+    (folder / "weights").mkdir(exist_ok=True)
     for file in {slot.file for slot in slots}:
-        (folder / "weights").mkdir(exist_ok=True)
         write_weights(folder / "weights" / file, [slot for slot in slots if slot.file == file], spec.store(checkpoint))
-    graph = spec.assemble(module, contract, REFERENCE)
+    graph = spec.assemble(module, contract, variant)
+    if variant.lowered:
+        lower_to_opset17(graph)
     attach_weights(graph, slots)
-    write_model(graph, folder / f"{name}.onnx", {})
-    check_model(folder / f"{name}.onnx")
-    return onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
+    target = folder / f"{name}.{variant.id}.onnx"
+    write_model(graph, target, {})
+    check_model(target)
+    return target
 
 
 def _tokens(scene: Scene, ids: list[int]) -> np.ndarray:
@@ -87,18 +102,22 @@ class Decoder:
 
     def step(self, embeddings: np.ndarray, positions: np.ndarray, deepstack: np.ndarray | None = None) -> np.ndarray:
         """Logits after new tokens [S, H] at positions [3, S]; their rows are kept."""
-        cos, sin = self._rotary.table(positions.astype(np.float32))
-        inputs = {"embeddings": embeddings, "cos": cos, "sin": sin, "past_kv": self._buffer}
-        inputs["past_length"] = np.array([self.length], np.int64)
-        if self._layers:
-            none = np.zeros((self._layers, *embeddings.shape), np.float32)
-            inputs["deepstack"] = none if deepstack is None else deepstack
-        outputs = self._scene.run("und", inputs)
+        outputs = self._scene.run("und", self.inputs(embeddings, positions, deepstack))
         count = len(embeddings)
         self._buffer[:, :, :, self.length : self.length + count] = outputs["kv"]
         self.length += count
         self.rows.append(outputs)
         return outputs["logits"]
+
+    def inputs(self, embeddings: np.ndarray, positions: np.ndarray, deepstack: np.ndarray | None = None) -> Arrays:
+        """Inputs of the graph for new tokens."""
+        cos, sin = self._rotary.table(positions.astype(np.float32))
+        inputs = {"embeddings": embeddings, "cos": cos, "sin": sin, "past_kv": self._buffer}
+        inputs["past_length"] = np.array([self.length], np.float32)
+        if self._layers:
+            none = np.zeros((self._layers, *embeddings.shape), np.float32)
+            inputs["deepstack"] = none if deepstack is None else deepstack
+        return inputs
 
     def text(self, ids: list[int], start: int | None = None) -> np.ndarray:
         """Logits after text tokens, which stand at `start` and after it."""
@@ -214,3 +233,37 @@ def test_an_image_in_the_prompt(scene: Scene) -> None:
     tokens, logits = decoder.greedy(decoder.step(embeddings, places, deepstack), DECODED, int(places.max()) + 1)
     assert tokens == expected
     np.testing.assert_allclose(np.stack(logits), oracle_logits, rtol=0, atol=TOLERANCE)
+
+
+def _sample(scene: Scene, graph: str) -> Arrays:
+    """Inputs of a graph: two frames, or the end of a prompt over the rows of its beginning."""
+    if graph == "vision_encoder":
+        return oracle.vision_inputs(scene.model, (2, 4, 6), seed=3)
+    decoder = Decoder(scene)
+    decoder.text(PROMPT[:10])
+    return decoder.inputs(_tokens(scene, PROMPT[10:]), np.stack([np.arange(10, len(PROMPT))] * 3))
+
+
+@pytest.mark.parametrize("graph", ["und", "vision_encoder"])
+@pytest.mark.parametrize("name", ["primitive-fp16", "fused-fp16", "fused-bf16"])
+def test_error_of_sixteen_bits_is_that_of_the_type(scene: Scene, graph: str, name: str, tmp_path: Path) -> None:
+    variant, inputs = find_variant(name), _sample(scene, graph)
+    assert variant is not None
+    contract = next(s for s in REASONER_EXTRAS["reasoner"] if s.name == graph).contract_of(scene.checkpoint, MINI)
+    path, dtype = _write(scene.checkpoint, graph, variant, tmp_path), DTYPES_OF[variant.dtype]
+    given = {k: v.astype(dtype if contract.tensor(k).dtype == "graph" else np.float32) for k, v in inputs.items()}
+    outputs = ReferenceEvaluator(str(path), new_ops=[RMSNormalization, LayerNormalization]).run(None, given)
+    for spec, value in zip(contract.outputs, outputs, strict=True):
+        expected = scene.run(graph, inputs)[spec.name]
+        error = np.linalg.norm(value.astype(np.float32) - expected) / np.linalg.norm(expected)
+        assert error <= ROUNDOFFS * UNIT_ROUNDOFF[variant.dtype], spec.name
+
+
+@pytest.mark.parametrize("graph", ["und", "vision_encoder"])
+def test_opset_17_has_the_same_values(scene: Scene, graph: str, tmp_path: Path) -> None:
+    variant, inputs = find_variant("primitive17-fp32"), _sample(scene, graph)
+    assert variant is not None
+    path = _write(scene.checkpoint, graph, variant, tmp_path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for value, expected in zip(session.run(None, inputs), scene.run(graph, inputs).values(), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=0, atol=TOLERANCE)

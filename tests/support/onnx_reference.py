@@ -36,6 +36,21 @@ class RMSNormalization(OpRun):
         return (normed.astype(x.dtype) * scale,)
 
 
+class LayerNormalization(OpRun):
+    """As the standard says; onnx 1.23's own ignores stash_type too."""
+
+    op_domain = ""
+
+    def _run(
+        self, x: Any, scale: Any, bias: Any, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
+    ) -> tuple[Any]:
+        assert (axis, stash_type) in ((-1, 1), (x.ndim - 1, 1))
+        wide = x.astype(np.float32)
+        wide -= np.mean(wide, axis=-1, keepdims=True)
+        normed = wide / np.sqrt(np.mean(wide * wide, axis=-1, keepdims=True) + np.float32(epsilon))
+        return (normed.astype(x.dtype) * scale + bias,)
+
+
 def run_sample(root: Path, graph: str, variant: str) -> list[Comparison]:
     """Runs a graph on its recorded sample; each output against the recorded fp32 one."""
     bundle = Bundle.open(root)
@@ -45,7 +60,7 @@ def run_sample(root: Path, graph: str, variant: str) -> list[Comparison]:
         spec.name: arrays[f"in.{spec.name}"].astype(DTYPES[entry.dtype if spec.dtype == "graph" else spec.dtype])
         for spec in contract.inputs
     }
-    evaluator = ReferenceEvaluator(str(bundle.path(entry.file)), new_ops=[RMSNormalization])
+    evaluator = ReferenceEvaluator(str(bundle.path(entry.file)), new_ops=[RMSNormalization, LayerNormalization])
     with np.errstate(all="ignore"):
         outputs = evaluator.run(None, inputs)
     for spec, value in zip(contract.outputs, outputs, strict=True):

@@ -76,7 +76,7 @@ def test_attention_with_a_mask_is_pytorchs(heads: tuple[int, int]) -> None:
 def test_mask_shows_what_the_buffer_holds_and_earlier_new_tokens() -> None:
     front = ReasonerFront(FP32)
     x, angles, buffer = torch.zeros(3, 8), torch.zeros(3, 2), torch.zeros(1, 2, 1, 4, 4)
-    mask = front(x, angles, angles, buffer, torch.tensor([2]))[3]
+    mask = front(x, angles, angles, buffer, torch.tensor([2.0]))[3]
     assert (mask == 0).tolist() == [
         [True, True, False, False, True, False, False],
         [True, True, False, False, True, True, False],
@@ -87,7 +87,7 @@ def test_mask_shows_what_the_buffer_holds_and_earlier_new_tokens() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_hidden_slots_weigh_nothing_in_sixteen_bits(dtype: torch.dtype) -> None:
     mask = ReasonerFront(Precision("primitive", dtype))(
-        torch.zeros(1, 8), torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1, 2, 1, 3, 4), torch.tensor([1])
+        torch.zeros(1, 8), torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1, 2, 1, 3, 4), torch.tensor([1.0])
     )[3]
     weights = torch.softmax(mask + torch.tensor([-3.0, 300.0, 300.0, 1.0], dtype=dtype), dim=-1)
     assert torch.isfinite(mask).all() and weights[0, 1] == 0 == weights[0, 2]
