@@ -19,6 +19,7 @@ from motedge.bundle import GraphEntry, Manifest
 from motedge.export.journal import Journal
 from motedge.export.plan import ExportPlan
 from motedge.export.policy_defaults import policy_defaults
+from motedge.export.reasoner_graphs import VISION_ENCODER, vision_of
 from motedge.export.relu2 import Relu2Range, unproven_layers
 
 # Packages that decide what the graphs look like
@@ -75,6 +76,7 @@ def manifest(
             "checkpoint": {"name": checkpoint.root.resolve().name, "fingerprint": journal.origin},
             "special_tokens": dict(special_tokens),
             **({} if checkpoint.precision == "bf16" else {"precision": checkpoint.precision}),
+            **_vision(plan, graphs),
         },
         shape_set=plan.shapes.to_dict(),
         policy=policy_defaults(checkpoint, plan.shapes),
@@ -85,6 +87,13 @@ def manifest(
         tools={**tool_versions(), "python": platform.python_version()},
         notes=(*_notes(plan), *_range_notes(graphs)),
     )
+
+
+def _vision(plan: ExportPlan, graphs: Mapping[str, GraphEntry]) -> dict[str, Any]:
+    """What the host must know to give images to the vision encoder, where there is one."""
+    if VISION_ENCODER.name not in graphs:
+        return {}
+    return {"vision_config": vision_of(plan.checkpoint).to_dict()}
 
 
 def _range_notes(graphs: Mapping[str, GraphEntry]) -> list[str]:

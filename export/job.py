@@ -85,7 +85,9 @@ def export_bundle(checkpoint: Checkpoint, out: PathLike, options: ExportOptions)
     graphs = {**_earlier_extras(plan, journal), **_export_graphs(plan, journal, report)}
     graphs[solver_graph.GRAPH] = _export_solver(plan, journal)
     with _timed(report, "tables"):
-        tables = {spec.name: _export_table(spec, plan, journal) for spec in plan.tables}
+        # Those of graphs that stay, too
+        tables = dict(journal.previous.tables) if journal.previous else {}
+        tables.update({spec.name: _export_table(spec, plan, journal) for spec in plan.tables})
     for name, source in tokenizer.items():
         copy = functools.partial(copy_file, source)
         journal.make(f"tokenizer/{name}", "tokenizer", sha256_file(source), copy)

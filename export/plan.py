@@ -11,8 +11,9 @@ from motedge.errors import ExportError
 from motedge.export.contracts import solver_step
 from motedge.export.extras import extra_graphs
 from motedge.export.graphs import GRAPHS, GraphSpec
+from motedge.export.reasoner_graphs import VISION_ENCODER, vision_of
 from motedge.export.shapes import ShapeSet
-from motedge.export.tables import TableSpec, table_specs
+from motedge.export.tables import TableSpec, table_specs, vision_tables
 from motedge.export.variants import VariantSpec
 from motedge.export.weights import DTYPES, WeightSlot, place_weights, plan_weights
 
@@ -53,6 +54,8 @@ class ExportPlan:
     # Contract of solver_step, which has no weights and one variant
     solver: Contract
     tables: list[TableSpec]
+    # Groups of graphs beside the policy's
+    extras: tuple[str, ...] = ()
 
     @property
     def weight_files(self) -> dict[str, WeightFile]:
@@ -75,8 +78,7 @@ class ExportPlan:
     @property
     def table_bytes(self) -> dict[str, int]:
         """Size of every table, by name."""
-        store = self.checkpoint.transformer
-        return {t.name: store.entry(t.key).size if t.key else 4 * t.shape[0] for t in self.tables}
+        return {t.name: t.store(self.checkpoint).entry(t.key).size if t.key else 4 * t.shape[0] for t in self.tables}
 
     @property
     def total_bytes(self) -> int:
@@ -115,7 +117,10 @@ def make_plan(
         for variant in variants:
             plan.slots[variant] = _slots(spec, checkpoint, shapes, variant)
         graphs.append(plan)
-    return ExportPlan(checkpoint, shapes, graphs, solver_step(config, shapes), table_specs(config))
+    tables = table_specs(config)
+    if any(graph.spec is VISION_ENCODER for graph in graphs):
+        tables += vision_tables(vision_of(checkpoint))
+    return ExportPlan(checkpoint, shapes, graphs, solver_step(config, shapes), tables, tuple(extras))
 
 
 def _slots(spec: GraphSpec, checkpoint: Checkpoint, shapes: ShapeSet, variant: VariantSpec) -> list[WeightSlot]:

@@ -70,7 +70,9 @@ def vision_encoder(vision: VisionConfig) -> Contract:
     qwen = vision.model_type == QWEN3_VL
     order = "colour, frame, row, column" if qwen else "row, column, colour"
     angles = (
-        TensorSpec("cos", ("G", block, "R"), "fp32", _COS + ": those of the patch's row, then of its column"),
+        TensorSpec(
+            "cos", ("G", block, "R"), "fp32", "cosine of the rotary angles: those of the patch's row, then its column's"
+        ),
         TensorSpec("sin", ("G", block, "R"), "fp32", _SIN),
     )
     features = TensorSpec(

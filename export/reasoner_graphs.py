@@ -63,24 +63,21 @@ def _assemble_encoder(module: SiglipEncoder | QwenEncoder, contract: Contract, v
     return assemble_qwen(module, contract, variant)
 
 
-# Group -> its graphs
-REASONER_EXTRAS: dict[str, tuple[GraphSpec, ...]] = {
-    "reasoner": (
-        ReasonerGraph(
-            "und",
-            lambda checkpoint, shapes: reasoner_contracts.und(checkpoint.config, vision_of(checkpoint)),
-            "transformer",
-            "und",
-            lambda checkpoint, precision, shapes: Reasoner(checkpoint.config, precision),
-            assemble_und,
-        ),
-        ReasonerGraph(
-            "vision_encoder",
-            lambda checkpoint, shapes: reasoner_contracts.vision_encoder(vision_of(checkpoint)),
-            "vision_encoder",
-            None,
-            _encoder,
-            _assemble_encoder,
-        ),
-    )
-}
+UND = ReasonerGraph(
+    "und",
+    lambda checkpoint, shapes: reasoner_contracts.und(checkpoint.config, vision_of(checkpoint)),
+    "transformer",
+    "und",
+    lambda checkpoint, precision, shapes: Reasoner(checkpoint.config, precision),
+    assemble_und,
+)
+VISION_ENCODER = ReasonerGraph(
+    "vision_encoder",
+    lambda checkpoint, shapes: reasoner_contracts.vision_encoder(vision_of(checkpoint)),
+    "vision_encoder",
+    None,
+    _encoder,
+    _assemble_encoder,
+)
+# Group of motedge.export.extras -> its graphs
+REASONER_EXTRAS: dict[str, tuple[GraphSpec, ...]] = {"reasoner": (UND, VISION_ENCODER)}

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from motedge.bundle import Bundle, Manifest
+from motedge.export.graphs import GRAPHS
 from motedge.export.journal import Journal
 from motedge.export.plan import ExportPlan, make_plan
+from motedge.export.reasoner_graphs import UND, VISION_ENCODER
 from motedge.export.samples import PROMPT_TOKENS, SEED, SampleScene, record_graph, write_sample
 from motedge.export.variants import REFERENCE
 from motedge.runtime.denoise import DenoiseLoop
@@ -23,6 +25,7 @@ from motedge.runtime.tick import run_tick
 
 MODES = ("auto", "graphs", "none")
 TICK = "tick"
+SAMPLED = (*GRAPHS, UND.name, VISION_ENCODER.name)
 UNCOND_TOKENS = 7
 # A reference tick on a CPU beyond this takes minutes, and no device needs it to trust its graphs
 TICK_BUDGET_FLOP = 4e12
@@ -35,7 +38,8 @@ def record_samples(plan: ExportPlan, journal: Journal, manifest: Manifest, mode:
     """Records what is missing; returns the manifest's samples, absent ones with their reason."""
     scene = SampleScene(plan.checkpoint, plan.shapes, Tables.open(Bundle(journal.root, manifest)))
     weights = _reference_bytes(plan)
-    samples: dict[str, Any] = {}
+    # Those of graphs that this export leaves as they are
+    samples: dict[str, Any] = dict(journal.previous.samples) if journal.previous else {}
     for name, size in weights.items():
         reason = "left out: --samples none" if mode == "none" else _too_large(size)
         if reason is None and name == "gen_step" and "none" in samples["und_prefill"]:
@@ -108,13 +112,14 @@ def _no_tick(plan: ExportPlan, weights: Mapping[str, int], mode: str) -> str | N
     forwards = 2 * 4
     if 2 * parameters * tokens * forwards > TICK_BUDGET_FLOP:
         return "a whole tick in torch fp32 would take minutes here; the graphs have their own samples"
-    return _too_large(sum(weights.values()))
+    return _too_large(sum(weights[name] for name in GRAPHS))
 
 
 def _reference_bytes(plan: ExportPlan) -> dict[str, int]:
     """Weights of the fp32 torch module of every graph, in bytes; the export itself may be of other variants."""
-    reference = make_plan(plan.checkpoint, plan.shapes, [REFERENCE])
-    return {g.spec.name: sum(slot.spec.bytes for slot in g.slots[REFERENCE]) for g in reference.graphs}
+    reference = make_plan(plan.checkpoint, plan.shapes, [REFERENCE], plan.extras)
+    sampled = [graph for graph in reference.graphs if graph.spec.name in SAMPLED]
+    return {graph.spec.name: sum(slot.spec.bytes for slot in graph.slots[REFERENCE]) for graph in sampled}
 
 
 def _too_large(weight_bytes: int) -> str | None:

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from motedge.checkpoint.reader import Checkpoint
-from motedge.export.graphs import GRAPHS
+from motedge.export.extras import find_graph
+from motedge.export.reasoner_graphs import UND, VISION_ENCODER
+from motedge.export.reasoner_samples import reasoner_inputs
 from motedge.export.shapes import ShapeSet
 from motedge.export.torch_engine import TorchEngine
 from motedge.export.variants import REFERENCE
@@ -38,8 +40,8 @@ class SampleScene:
 
     def engine(self, graph: str) -> TorchEngine:
         """A graph's fp32 torch module, weights loaded, as an engine."""
-        spec = GRAPHS[graph]
-        contract = spec.contract(self.checkpoint.config, self.shapes)
+        spec = find_graph(graph)
+        contract = spec.contract_of(self.checkpoint, self.shapes)
         return TorchEngine(spec.module(self.checkpoint, self.shapes, REFERENCE), contract)
 
     def tokens(self, count: int, offset: int = 0) -> Array:
@@ -64,7 +66,7 @@ class SampleScene:
 
     def und_inputs(self) -> dict[str, Array]:
         """Inputs of und_prefill."""
-        cos, sin = self._rotary().text(PROMPT_TOKENS)
+        cos, sin = self.rotary().text(PROMPT_TOKENS)
         return {"embeddings": self.tables.embeddings(self.tokens(PROMPT_TOKENS)), "cos": cos, "sin": sin}
 
     def gen_inputs(self, und_kv: FloatArray) -> dict[str, Array]:
@@ -72,7 +74,7 @@ class SampleScene:
         config, (rows, columns) = self.checkpoint.config, self.shapes.grid
         random = np.random.RandomState(SEED)
         layout = GenLayout(PROMPT_TOKENS, SAMPLE_FRAMES, rows, columns, SAMPLE_ROWS, self.shapes.fps, self.shapes.fps)
-        cos, sin = self._rotary().generator(layout)
+        cos, sin = self.rotary().generator(layout)
         domain = min(8, config.num_embodiment_domains - 1)
         weights = self.tables.embodiment_weights(domain, config.action_dim)
         vision_noisy, action_noisy = self.masks(SAMPLE_FRAMES, SAMPLE_ROWS)
@@ -92,7 +94,8 @@ class SampleScene:
             "action_out_bias": weights.out_bias,
         }
 
-    def _rotary(self) -> RotaryTable:
+    def rotary(self) -> RotaryTable:
+        """Angles of this model."""
         return RotaryTable(self.tables.inv_freq(), self.checkpoint.config.to_dict())
 
 
@@ -101,7 +104,7 @@ def record_graph(scene: SampleScene, graph: str, und_kv: FloatArray | None) -> d
 
     Args:
         scene: what to sample from.
-        graph: "und_prefill", "gen_step" or "vae_encoder".
+        graph: "und_prefill", "gen_step", "vae_encoder", "und" or "vision_encoder".
         und_kv: the output of und_prefill, for gen_step.
 
     Returns:
@@ -116,6 +119,8 @@ def record_graph(scene: SampleScene, graph: str, und_kv: FloatArray | None) -> d
             raise ValueError("gen_step needs the K and V of und_prefill")
         inputs = scene.gen_inputs(und_kv)
         dims = {"T": SAMPLE_FRAMES, "A": SAMPLE_ROWS, "U": PROMPT_TOKENS, "N": inputs["cos"].shape[0]}
+    elif graph in (UND.name, VISION_ENCODER.name):
+        inputs, dims = reasoner_inputs(scene, graph)
     else:
         inputs, dims = {"image": scene.image()}, {}
     context = engine.context(dims)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from motedge.checkpoint.config import ModelConfig
-from motedge.checkpoint.reader import Checkpoint
+from motedge.checkpoint.reader import Checkpoint, TensorStore
+from motedge.checkpoint.vision_config import SIGLIP2, VisionConfig
 from motedge.errors import CheckpointError
 from motedge.export.weights import as_bytes
 from motedge.files import atomic_open, write_chunks
@@ -25,14 +26,21 @@ class TableSpec:
 
     name: str
     shape: tuple[int, ...]
-    # Key in the transformer's weights, or None for one that is computed
+    # Key in the component's weights, or None for one that is computed
     key: str | None
     meaning: str
+    # The checkpoint's component that holds the weights
+    component: str = "transformer"
 
     @property
     def file(self) -> str:
         """Path in the bundle."""
         return f"tables/{self.name}.bin"
+
+    def store(self, checkpoint: Checkpoint) -> TensorStore:
+        """The component's tensors."""
+        store: TensorStore = getattr(checkpoint, self.component)
+        return store
 
 
 def table_specs(config: ModelConfig) -> list[TableSpec]:
@@ -50,6 +58,14 @@ def table_specs(config: ModelConfig) -> list[TableSpec]:
     ]
 
 
+def vision_tables(vision: VisionConfig) -> list[TableSpec]:
+    """The tables that go with the vision encoder."""
+    key = "model.visual.embeddings.position_embedding.weight" if vision.model_type == SIGLIP2 else "pos_embed.weight"
+    shape = (vision.num_positions, vision.hidden_size)
+    meaning = "learned positions of a square of patches, row by row; resized to an image on the host"
+    return [TableSpec("vision_positions", shape, key, meaning, "vision_encoder")]
+
+
 def inv_freq(config: ModelConfig) -> Tensor:
     """theta ** (-2 i / D) as torch computes it in fp32: other libraries differ in the last bit, which positions of
     15,000 turn into an angle error of 1e-3."""
@@ -65,7 +81,7 @@ def table_dtype(spec: TableSpec, checkpoint: Checkpoint) -> str:
     """
     if spec.key is None:
         return "fp32"
-    stored = checkpoint.transformer.dtype(spec.key)
+    stored = spec.store(checkpoint).dtype(spec.key)
     if stored not in TABLE_DTYPES:
         raise CheckpointError(f"{spec.key} has an unexpected dtype", expected=", ".join(TABLE_DTYPES), got=stored)
     return TABLE_DTYPES[stored]
@@ -77,7 +93,7 @@ def write_table(path: Path, spec: TableSpec, checkpoint: Checkpoint) -> tuple[st
     Raises:
         CheckpointError: the tensor holds NaN or infinity.
     """
-    value = inv_freq(checkpoint.config) if spec.key is None else checkpoint.transformer.finite_tensor(spec.key)
+    value = inv_freq(checkpoint.config) if spec.key is None else spec.store(checkpoint).finite_tensor(spec.key)
     data = as_bytes(value.contiguous())
     with atomic_open(path) as stream:
         write_chunks(stream, data)

@@ -113,6 +113,10 @@ class Tables:
         """Rotary frequencies, fp32 [R]."""
         return self._table("inv_freq").rows(slice(None))
 
+    def vision_positions(self) -> FloatArray:
+        """The vision encoder's learned positions, fp32 [entries, E]; BundleError without the reasoner's tables."""
+        return self._table("vision_positions").rows(slice(None))
+
     def embeddings(self, token_ids: IntArray) -> FloatArray:
         """The embeddings of a prompt, fp32 [n, H].
 

@@ -84,7 +84,8 @@ def verify_bundle(
         HostError: the bundle has no sample at all, so that nothing could be verified.
         BundleError, UsageError: see `open_engine`; a sample that does not fit its graph.
     """
-    samples = [Sample.of(bundle, name) for name in (*GRAPHS, TICK)]
+    beside = [name for name in bundle.manifest.samples if name not in (*GRAPHS, TICK)]
+    samples = [Sample.of(bundle, name) for name in (*GRAPHS, *beside, TICK)]
     if all(sample.file is None for sample in samples):
         raise HostError(
             "nothing could be verified",

@@ -31,7 +31,7 @@ def register(subparsers: Any) -> None:
         default="",
         metavar="LIST",
         help="comma-separated groups of graphs beside the policy's: vae-decoder, vae-decoder-stream, vae-encoder-clip, "
-        "vae-encoder-stream",
+        "vae-encoder-stream, reasoner",
     )
     parser.add_argument(
         "--samples",

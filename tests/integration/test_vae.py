@@ -8,14 +8,15 @@ import diffusers_oracle as oracle
 import numpy as np
 import pytest
 import torch
+from tensorrt_rtx_build import build_engine
 from tiny import MINI
 
 from motedge.bundle import Bundle
 from motedge.checkpoint.make import make_checkpoint
 from motedge.checkpoint.reader import Checkpoint
 from motedge.errors import BundleError, ContractError, UsageError
-from motedge.export.extras import EXTRAS
 from motedge.export.job import ExportOptions, export_bundle
+from motedge.export.vae_graphs import VAE_EXTRAS
 from motedge.export.variants import parse_variants
 from motedge.runtime.backends import open_engine
 from motedge.runtime.finite import NonFiniteError
@@ -36,7 +37,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 @pytest.fixture(scope="module")
 def bundle(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     root = tmp_path_factory.mktemp("bundle") / "edge"
-    export_bundle(checkpoint, root, ExportOptions(MINI, parse_variants("primitive-fp32"), "none", tuple(EXTRAS)))
+    export_bundle(checkpoint, root, ExportOptions(MINI, parse_variants("primitive-fp32"), "none", tuple(VAE_EXTRAS)))
     return Bundle.open(root)
 
 
@@ -54,6 +55,15 @@ def decoder(bundle: Bundle) -> VideoDecoder:
 @pytest.fixture(scope="module")
 def encoder(bundle: Bundle) -> VideoEncoder:
     return open_encoder(bundle)
+
+
+@pytest.fixture(scope="module")
+def half(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """In fp16, with the fused attention: one form of the decoder and one of the encoder."""
+    root = tmp_path_factory.mktemp("half") / "edge"
+    options = ExportOptions(MINI, parse_variants("fused-fp16"), "none", ("vae-decoder-stream", "vae-encoder-clip"))
+    export_bundle(checkpoint, root, options)
+    return Bundle.open(root)
 
 
 def _latent(latent_frames: int) -> np.ndarray:
@@ -165,3 +175,26 @@ def test_a_bundle_with_a_part_of_the_graphs(bundle: Bundle, checkpoint: Checkpoi
     assert "vae_decoder" in Bundle.open(root).manifest.graphs
     with pytest.raises(UsageError, match="unknown group of graphs 'vae'"):
         export_bundle(checkpoint, root, ExportOptions(MINI, parse_variants("primitive-fp32"), "none", ("vae",)))
+
+
+def test_sixteen_bits(half: Bundle, decoder: VideoDecoder, encoder: VideoEncoder) -> None:
+    """Caches in fp16 too; what is lost is of the size of fp16's rounding, 2^-11, and does not grow along the video."""
+    latent, video = _latent(5), _video(13)
+    frames, expected = open_decoder(half).decode(latent), decoder.decode(latent)
+    errors = [np.linalg.norm((a - b).ravel()) / np.linalg.norm(b.ravel()) for a, b in _pairs(frames, expected)]
+    assert max(errors) < 2e-3
+    assert errors[-1] < 3 * errors[0]
+    latents, exact = open_encoder(half).encode(video), encoder.encode(video)
+    assert np.linalg.norm(latents - exact) < 1e-3 * np.linalg.norm(exact)
+
+
+def _pairs(ours: np.ndarray, theirs: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(ours[:, index], theirs[:, index]) for index in range(ours.shape[1])]
+
+
+@pytest.mark.parametrize("graph", ["vae_decoder_first", "vae_decoder_next", "vae_encoder_clip"])
+def test_engines_are_built(half: Bundle, graph: str) -> None:
+    """By TensorRT-RTX, for a GPU that need not be here: convolutions, resizing and pooling in three dimensions."""
+    variant = half.variant(graph, "fused-fp16")
+    size, _ = build_engine(half.root / variant.file, half.contract(graph), "12.0")
+    assert size > variant.facts["parameters"] * 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import diffusers_oracle as oracle
 import numpy as np
 import pytest
@@ -9,15 +11,17 @@ import torch
 from tiny import MINI
 
 from motedge.checkpoint.make import make_checkpoint
+from motedge.checkpoint.presets import preset
 from motedge.checkpoint.reader import Checkpoint
 from motedge.errors import ExportError, UsageError
-from motedge.export.extras import EXTRAS, extra_graphs, find_graph
+from motedge.export.extras import extra_graphs, find_graph
 from motedge.export.modules.layers import Precision
 from motedge.export.modules.vae_decoder import UpBlock
 from motedge.export.modules.vae_video_encoder import DownBlock
 from motedge.export.plan import make_plan
 from motedge.export.shapes import ShapeSet
 from motedge.export.vae_caches import decoder_caches, encoder_caches
+from motedge.export.vae_graphs import VAE_EXTRAS
 from motedge.export.variants import REFERENCE, parse_variants
 
 TOLERANCE = 5e-6
@@ -107,7 +111,7 @@ def test_the_contracts_list_what_the_modules_keep(checkpoint: Checkpoint, part: 
 
 
 def test_chunks_and_whole_videos_read_the_same_weights(checkpoint: Checkpoint) -> None:
-    plan = make_plan(checkpoint, MINI, parse_variants("all"), list(EXTRAS))
+    plan = make_plan(checkpoint, MINI, parse_variants("all"), list(VAE_EXTRAS))
     by_name = {graph.spec.name: graph for graph in plan.graphs}
     for whole, first, following in (
         ("vae_decoder", "vae_decoder_first", "vae_decoder_next"),
@@ -141,3 +145,13 @@ def test_another_vae_is_refused(block: type) -> None:
     way = {"down": True} if block is DownBlock else {"up": True}
     with torch.device("meta"), pytest.raises(ExportError, match="is none of those known here"):
         block(8, 24, 1, Precision("primitive", torch.float32), temporal=True, **way)
+
+
+@pytest.mark.parametrize(("size", "decoder_mb", "encoder_mb"), [((256, 256), 234, 77), ((480, 832), 1425, 470)])
+def test_caches_at_full_size(size: tuple[int, int], decoder_mb: int, encoder_mb: int) -> None:
+    """Bytes in 16 bits, against what diffusers' own caches of the published VAE hold (docs/vae.md)."""
+    config = preset("edge", "full").vae
+    rows, columns = size
+    caches = decoder_caches(config, (rows // 16, columns // 16)), encoder_caches(config, size)
+    held = [2 * sum(math.prod(cache.shape) for cache in part) for part in caches]
+    assert held == pytest.approx([decoder_mb * 1e6, encoder_mb * 1e6], rel=0.003)
