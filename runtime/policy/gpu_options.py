@@ -28,8 +28,8 @@ class GpuOptions:
     kernels: bool = True
     # Load TensorRT's engines that hold host code, which runs with the user's rights
     trust_host_code: bool = False
-    # Of each tower's weights (und_prefill, gen_step), how much stays on the GPU, in 1e9 bytes; the rest is streamed from
-    # the host in every run. For engines that were built with --weight-streaming; None: all stays
+    # Of each tower's weights (und_prefill, gen_step), how much stays on the GPU, in 1e9 bytes; the rest is streamed
+    # from the host in every run. For engines that were built with --weight-streaming; None: all stays
     weight_budget_gb: Optional[float] = None
 
     def __post_init__(self) -> None:
