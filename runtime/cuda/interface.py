@@ -209,7 +209,10 @@ class Cuda(Protocol):
         ...
 
     def memory_info(self) -> tuple[int, int]:
-        """Bytes free and in all, as the driver sees them."""
+        """Bytes free and in all, as the driver sees them.
+
+        Where the GPU shares the machine's memory, what the kernel gives back on demand (page cache) counts as free.
+        """
         ...
 
     @property
