@@ -24,6 +24,7 @@ _PERIOD_S = 0.1
 class _Chunk:
     actions: Any
     rate_hz: float = _RATE_HZ
+    kind: str = "fresh"
     field_names: tuple[str, ...] = ("x", "gripper_position")
 
 
@@ -221,6 +222,7 @@ def test_an_error_of_the_source_can_come_with_the_action() -> None:
         ("chunk", "no chunk"),
         (None, "no chunk|another shape|not finite"),
         (_Chunk(np.zeros((4, 2)), rate_hz=30.0), "another rate"),
+        (_Chunk(np.zeros((4, 2)), kind="held"), "a held chunk"),
     ],
 )
 def test_what_is_no_chunk_is_never_executed(answer: Any, message: str) -> None:
