@@ -21,12 +21,11 @@ from torch import Tensor, nn
 from motedge.runtime.backends.onnxruntime_cuda import CUDA_GRAPH_MODES, CudaSettings, OnnxRuntimeCudaEngine
 from motedge.runtime.cuda import Cuda
 from motedge.runtime.cuda.choose import open_cuda
+from motedge.runtime.cuda.interface import ALIGNMENT_BYTES
 
 # A way's error over PyTorch's at the same precision
 WORST_RATIO = 2.0
 OUTPUTS = ("vision_velocity", "action_velocity")
-# Addresses that engines take are multiples of this
-ALIGNMENT = 256
 
 
 def run(scene: GpuScene, report: Report) -> None:
@@ -154,9 +153,9 @@ def make_engine(scene: GpuScene, cuda: Cuda, stream: Any, mode: str) -> OnnxRunt
 def aligned_empty(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> Tensor:
     """Uninitialised memory at an address that engines take; torch aligns its own on a GPU, not on a CPU."""
     count = torch.Size(shape).numel()
-    spare = ALIGNMENT // dtype.itemsize
+    spare = ALIGNMENT_BYTES // dtype.itemsize
     flat = torch.empty(count + spare, dtype=dtype, device=device)
-    start = (-flat.data_ptr() % ALIGNMENT) // dtype.itemsize
+    start = (-flat.data_ptr() % ALIGNMENT_BYTES) // dtype.itemsize
     return flat[start : start + count].view(shape)
 
 

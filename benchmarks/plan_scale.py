@@ -21,8 +21,8 @@ from typing import Any
 from conditions import collect_conditions
 
 from motedge.bundle import Bundle
+from motedge.memory import available_memory
 from motedge.targets.builders.builder import BuildRequest
-from motedge.targets.builders.memory_watch import available_memory
 from motedge.targets.builders.registry import builder_for
 from motedge.targets.builders.selection import asked_types, choose
 from motedge.targets.builders.settings import BuildSettings

@@ -27,7 +27,14 @@ class SyntheticPolicy:
         self._products = _gpu_products(priority) if device == "cuda" else _cpu_products()
         self._count = self._calibrate(forward_ms)
 
-    def act(self, observation: Any, *, seed: int | None = None, settings: SamplerSettings | None = None) -> ActionChunk:
+    def act(
+        self,
+        observation: Any,
+        *,
+        seed: int | None = None,
+        settings: SamplerSettings | None = None,
+        committed: Any = None,
+    ) -> ActionChunk:
         """Works for `forwards + 1` forwards, one in the place of the image encoder, and answers with zeros."""
         began = time.perf_counter()
         point = OperatingPoint("tick", settings or self.settings)

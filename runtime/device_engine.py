@@ -32,8 +32,8 @@ class DeviceContext(Protocol):
         ...
 
     def bind(self, name: str, pointer: int) -> None:
-        """The device address of an input or output, aligned to 256 bytes, as large as its shape. Takes effect with the
-        next `enqueue`.
+        """The device address of an input or output, a multiple of `cuda.interface.ALIGNMENT_BYTES`, as large as its
+        shape. Takes effect with the next `enqueue`.
 
         Raises:
             ContractError: unknown name, or an address that the library refuses.

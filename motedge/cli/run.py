@@ -15,7 +15,7 @@ from motedge.errors import EXIT_OK, UsageError, closest
 from motedge.units import format_ms
 
 if TYPE_CHECKING:
-    from motedge.runtime.policy import ActionChunk, Observation, Policy
+    from motedge.runtime.policy import ActionChunk, GpuOptions, Observation, Policy
 
 LOG = logging.getLogger(__name__)
 # The order in which a tick spends its time; `gen_ms` and the like are parts of `loop_ms`
@@ -69,6 +69,13 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     gpu.add_argument("--priority", default="high", choices=("high", "normal", "low"), help="beside other work on it")
     gpu.add_argument("--no-cuda-graph", action="store_true", help="launch the loop piece by piece")
     gpu.add_argument("--no-kernels", action="store_true", help="do without the compiled kernels")
+    gpu.add_argument("--trust-engines", action="store_true", help="load engines that hold host code; it runs as you")
+    gpu.add_argument(
+        "--weight-budget-gb",
+        type=float,
+        metavar="N",
+        help="of each tower's weights, what stays on the GPU; for engines built with --weight-streaming",
+    )
     due = parser.add_argument_group("deadline")
     due.add_argument("--deadline-ms", type=float, metavar="N", help="the best sampler settings that fit; see docs")
     due.add_argument("--ladder", metavar="FILE", help="operating points (TOML), best first; default: from the bundle's")
@@ -95,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
 
         check_record_folder(args.record)
     observation = _observation(args)
-    from motedge.runtime.policy import GpuOptions, load_policy
+    from motedge.runtime.policy import load_policy
 
     names = ("steps", "shift", "guidance", "guidance_interval")
     overrides = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -109,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         check=args.check,
         embodiment=args.embodiment,
         threads=args.threads,
-        gpu=GpuOptions(args.target, args.gpu, args.priority, not args.no_cuda_graph, not args.no_kernels),
+        gpu=_gpu_options(args),
         **fixed,
         **overrides,
     )
@@ -184,6 +191,20 @@ def _fresh(chunks: list[ActionChunk]) -> list[ActionChunk]:
     return [chunk for chunk in chunks if chunk.kind == "fresh"]
 
 
+def _gpu_options(args: argparse.Namespace) -> GpuOptions:
+    from motedge.runtime.policy import GpuOptions
+
+    return GpuOptions(
+        target=args.target,
+        ordinal=args.gpu,
+        priority=args.priority,
+        cuda_graph=not args.no_cuda_graph,
+        kernels=not args.no_kernels,
+        trust_host_code=args.trust_engines,
+        weight_budget_gb=args.weight_budget_gb,
+    )
+
+
 def _sampler(chunk: ActionChunk) -> str:
     details = chunk.details
     interval = details["guidance_interval"]
@@ -191,6 +212,7 @@ def _sampler(chunk: ActionChunk) -> str:
     return (
         f"{details['steps']} steps, shift {details['shift']:g}, guidance {details['guidance']:g}{where}, "
         f"{chunk.forwards} forwards, {details['und_len']} prompt tokens, seed {chunk.seed}"
+        + ("" if details.get("launch", "host") == "host" else f"\nlaunched as {details['launch']}")
     )
 
 
@@ -200,6 +222,8 @@ def _timings(chunks: list[ActionChunk]) -> str:
     head = "time" + " " * 27 + "cold" + (f"   warm p50 of {len(chunks) - 1}" if warm else "")
     lines = [head]
     for key, label in _STAGES:
+        if key not in chunks[0].timings_ms:
+            continue
         line = f"  {label:<24}{format_ms(chunks[0].timings_ms[key]):>9}"
         lines.append(line + (f"{format_ms(warm[key]):>11}" if warm else ""))
     return "\n".join(lines)

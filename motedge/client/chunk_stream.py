@@ -135,7 +135,7 @@ class ChunkStream:
 
         Raises:
             ChunkGapError: it has not come in that time.
-            ChunkSourceError: the source failed.
+            ChunkSourceError: the source failed. As after a ChunkGapError, the wait can be repeated.
         """
         self._check_open()
         if self._origin_s is not None:
@@ -151,13 +151,15 @@ class ChunkStream:
             self._clock.sleep(self.options.period_s * _LOOK_PERIODS)
         if standing:
             # Observed one period before the first action
-            self._origin_s = self._clock.now_s()
             self._request = _Request(request.ticket, request.number, -1, request.time_s, request.committed)
+        self._receive()
+        # Before the grid begins: after a failure the wait can be repeated, and no period has been missed
+        self._raise_error()
+        if standing:
+            self._origin_s = self._clock.now_s()
         else:
             # Period 0 is the observation's, and has no action
             self._origin_s, self._tick = request.time_s, 0
-        self._receive()
-        self._raise_error()
 
     def next_action(self, now_s: Optional[float] = None) -> TimedAction:
         """The action of the present period; returns at once.

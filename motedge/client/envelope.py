@@ -120,6 +120,8 @@ class ActionEnvelope:
                 fix="call reset(measured_position) before the first action",
             )
         row = self._row(action, "the action")
+        # Such an action is dropped in every case, be it for another reason
+        self.counters.non_finite += not np.isfinite(row).all()
         if not (math.isfinite(dt_s) and dt_s >= MIN_DT_S):
             self.counters.bad_dt += 1
             return self._verdict(self._last, "held" if self._held else "rejected", {})
@@ -139,7 +141,6 @@ class ActionEnvelope:
             if cause is not None:
                 causes[field.name] = cause
                 self._held = self._held or field.on_violation == "hold"
-        self.counters.non_finite += "non-finite" in causes.values()
         return causes
 
     def _move(self, row: Optional[NDArray[np.float64]], dt_s: float, kind: str, causes: dict[str, str]) -> Verdict:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from motedge.client.stream_errors import ChunkSourceError
 from motedge.client.stream_options import StreamOptions
 
+# What a policy's chunk says of itself; the others are rests of earlier ones
+_FRESH = "fresh"
 # Relative difference up to which two rates are the same
 _RATE_TOLERANCE = 1e-6
 
@@ -58,8 +60,16 @@ def check_rows(answer: Any, options: StreamOptions, fields: Optional[int]) -> ND
         fields: Width of the chunks before, if any.
 
     Raises:
-        ChunkSourceError: it is not that, or holds a number that is not finite.
+        ChunkSourceError: it is not that, holds a number that is not finite, or is what was left of an earlier chunk.
     """
+    kind = getattr(answer, "kind", _FRESH)
+    if kind != _FRESH:
+        raise ChunkSourceError(
+            f"the source answered with a {kind} chunk",
+            expected="one made from the observation that was given",
+            why="its rows count from an earlier observation; the stream has those already",
+            fix='on_error="report" goes on with them',
+        )
     rate_hz = getattr(answer, "rate_hz", options.rate_hz)
     try:
         rows = np.array(getattr(answer, "actions", answer), dtype=np.float64)

@@ -30,6 +30,8 @@ def open_device_engine(
     options: Optional[EngineOptions] = None,
     stream: Optional[Stream] = None,
     settings: Optional[CudaSettings] = None,
+    trust_host_code: bool = False,
+    weight_streaming_budget: Optional[int] = None,
 ) -> DeviceEngine:
     """Checks the files of one variant of a graph, and loads it onto the GPU.
 
@@ -44,6 +46,8 @@ def open_device_engine(
         options: threads and how thoroughly files are checked.
         stream: the one on which the engine will mostly be enqueued; onnxruntime runs on it, TensorRT on any.
         settings: onnxruntime only: how its provider runs.
+        trust_host_code: TensorRT's engines only: load those that hold host code (`motedge build --version-compatible`).
+        weight_streaming_budget: TensorRT's engines only: see `open_tensorrt_engine`.
 
     Raises:
         UsageError: no such backend, or it can't run the variant that was asked for.
@@ -56,7 +60,7 @@ def open_device_engine(
     if backend != ONNXRUNTIME_CUDA:
         from motedge.runtime.backends.tensorrt.find import open_tensorrt_engine
 
-        found: DeviceEngine = open_tensorrt_engine(
+        return open_tensorrt_engine(
             bundle,
             graph,
             cuda,
@@ -65,13 +69,28 @@ def open_device_engine(
             variant=variant,
             recipe=recipe,
             check_content=options.check_content,
+            trust_host_code=trust_host_code,
+            weight_streaming_budget=weight_streaming_budget,
         )
-        return found
-    from motedge.runtime.backends.onnxruntime_cuda import OnnxRuntimeCudaEngine
-
     if target is not None:
         raise UsageError("onnxruntime runs the graphs themselves", expected="no target", got=target)
+    if trust_host_code or weight_streaming_budget is not None:
+        raise UsageError("onnxruntime has no engine to trust and no weights to stream", fix="take TensorRT, or neither")
     chosen = choose_variant(bundle, graph, backend=backend, variant=variant, recipe=recipe)
+    return _open_onnxruntime(bundle, graph, chosen, cuda, options, stream, settings)
+
+
+def _open_onnxruntime(
+    bundle: Bundle,
+    graph: str,
+    chosen: str,
+    cuda: Cuda,
+    options: EngineOptions,
+    stream: Optional[Stream],
+    settings: Optional[CudaSettings],
+) -> DeviceEngine:
+    from motedge.runtime.backends.onnxruntime_cuda import OnnxRuntimeCudaEngine
+
     model = bundle.check_variant(graph, chosen, content=options.check_content)
     dtype = bundle.variant(graph, chosen).dtype
     return OnnxRuntimeCudaEngine(

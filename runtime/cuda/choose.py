@@ -10,7 +10,7 @@ from typing import Optional
 
 from motedge.errors import HostError, MissingPackageError, UsageError, closest
 from motedge.runtime.cuda.bindings_provider import BindingsCalls
-from motedge.runtime.cuda.driver import load_driver
+from motedge.runtime.cuda.driver import NO_DRIVER, load_driver
 from motedge.runtime.cuda.graph import GraphCapture
 from motedge.runtime.cuda.provided import ProvidedCuda
 from motedge.runtime.cuda.pycuda_provider import PycudaCalls
@@ -50,6 +50,7 @@ def choose_provider(provider: Optional[str] = None, priorities: bool = False) ->
 
     Raises:
         UsageError: an unknown name.
+        HostError: pycuda is all there is, or is named, and can't be used.
         MissingPackageError: what is named, or everything, is missing.
     """
     named_by = "the caller" if provider is not None else ENVIRONMENT
@@ -68,6 +69,8 @@ def choose_provider(provider: Optional[str] = None, priorities: bool = False) ->
     if problem is None:
         graphs = "graphs through cuda-bindings" if has_bindings() else "no graphs, for cuda-bindings is not installed"
         return "pycuda", f"pycuda is installed; {graphs}"
+    if problem != _NOT_INSTALLED and not has_bindings():
+        raise HostError("the GPU can't be talked to", got=problem, fix=_fix(problem))
     name = _require("cuda-bindings")
     if problem != _NOT_INSTALLED:
         warnings.warn(f"{problem}; cuda-bindings is taken instead", RuntimeWarning, stacklevel=3)
@@ -98,7 +101,17 @@ def _require(name: str) -> str:
     if name == "pycuda":
         problem = pycuda_problem()
         if problem is not None:
-            raise HostError("pycuda was asked for", got=problem, fix="pip install pycuda, or use cuda-bindings")
+            raise HostError("pycuda was asked for", got=problem, fix=_fix(problem))
     elif not has_bindings():
         raise MissingPackageError("cuda-bindings", extra="cuda", purpose="to talk to the GPU")
     return name
+
+
+def _fix(problem: str) -> str:
+    """What to do about a problem of pycuda."""
+    if problem == _NOT_INSTALLED:
+        return "pip install pycuda, or use cuda-bindings"
+    if "libcuda.so" in problem:
+        # No other package helps: it is the driver's own library
+        return NO_DRIVER
+    return "build pycuda for the CUDA of this machine, or use cuda-bindings"

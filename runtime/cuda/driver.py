@@ -11,7 +11,7 @@ from motedge.runtime.cuda.errors import CudaError
 
 # JetPack 6's driver, and the oldest that cuda-bindings 12 says it works with
 MIN_DRIVER_CUDA = (12, 0)
-_NO_DRIVER = "install NVIDIA's driver; in a container, start it with --gpus all or --runtime nvidia"
+NO_DRIVER = "install NVIDIA's driver; in a container, start it with --gpus all or --runtime nvidia"
 
 
 class Driver:
@@ -43,7 +43,7 @@ class Driver:
             result: tuple[Any, ...] = getattr(self.api, name)(*arguments)
         except RuntimeError as error:
             # cuda-bindings: 'Function "cuGraphInstantiateWithFlags" not found', or libcuda itself
-            fix = "install a newer NVIDIA driver" if "not found" in str(error) else _NO_DRIVER
+            fix = "install a newer NVIDIA driver" if "not found" in str(error) else NO_DRIVER
             raise HostError(f"the NVIDIA driver can't be asked for {name}", got=str(error), fix=fix) from error
         except ValueError as error:
             # A result that is newer than the bindings: "918 is not a valid CUresult"
@@ -90,7 +90,7 @@ def load_driver(api: Optional[Any] = None) -> Driver:
     try:
         result = driver.attempt("cuInit", 0)
     except HostError as error:
-        raise HostError("this machine has no NVIDIA driver", got=error.got, fix=_NO_DRIVER) from error
+        raise HostError("this machine has no NVIDIA driver", got=error.got, fix=NO_DRIVER) from error
     if result[0] != 0:
         raise driver.error(result[0], "CUDA can't be started on this machine")
     version = driver.call("cuDriverGetVersion")

@@ -9,6 +9,7 @@ from motedge.errors import ObservationError, UsageError, closest
 from motedge.runtime.cuda.dlpack import DeviceArray, array_of_dlpack
 from motedge.runtime.cuda.interface import Cuda, Stream
 
+# The kernels know them by their place in here
 FORMATS = ("rgb", "bgr", "nv12")
 
 

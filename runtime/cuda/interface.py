@@ -16,6 +16,9 @@ from motedge.runtime.engine import Array
 # Scalars of a kernel call carry their C type (np.int32, np.float32, np.uint64 for addresses)
 KernelArgument = Any
 PRIORITIES = ("high", "normal", "low")
+# Engines take addresses that are multiples of this (TensorRT, IExecutionContext.set_tensor_address and
+# set_device_memory); allocations start at one (CUDA C++ programming guide, device memory accesses)
+ALIGNMENT_BYTES = 256
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class DeviceMemory(Protocol):
 
     @property
     def pointer(self) -> int:
-        """Its address; aligned to at least 256 bytes."""
+        """Its address; a multiple of ALIGNMENT_BYTES."""
         ...
 
     @property
@@ -209,7 +212,10 @@ class Cuda(Protocol):
         ...
 
     def memory_info(self) -> tuple[int, int]:
-        """Bytes free and in all, as the driver sees them."""
+        """Bytes free and in all, as the driver sees them.
+
+        Where the GPU shares the machine's memory, what the kernel gives back on demand (page cache) counts as free.
+        """
         ...
 
     @property

@@ -13,6 +13,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
+from motedge.memory import available_memory
 from motedge.runtime.cuda.error_names import OUT_OF_MEMORY_FIX
 from motedge.runtime.cuda.errors import CaptureError, CudaError, OutOfDeviceMemoryError
 from motedge.runtime.cuda.graph import GraphCapture
@@ -92,7 +93,7 @@ class ProvidedCuda:
 
     def _no_room(self, nbytes: int, purpose: str, error: CudaError) -> OutOfDeviceMemoryError:
         try:
-            free, total = self._raw.memory_info()
+            free, total = self._memory_info()
             got = f"{free:,} of {total:,} bytes free"
         except CudaError:
             got = str(error.got)
@@ -216,7 +217,14 @@ class ProvidedCuda:
     def memory_info(self) -> tuple[int, int]:
         """See Cuda."""
         self._holdings.require_usable()
-        return self._raw.memory_info()
+        return self._memory_info()
+
+    def _memory_info(self) -> tuple[int, int]:
+        free, total = self._raw.memory_info()
+        if self.facts.integrated:
+            # The driver tells what lies idle (MemFree), and an engine's file that has been read is in the page cache
+            free = max(free, available_memory() or 0)
+        return free, total
 
     @property
     def ledger(self) -> dict[str, int]:

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Optional, Protocol
 
+import numpy as np
+
 from motedge.errors import UsageError
 from motedge.runtime.deadline.clock import Clock, MonotonicClock
 from motedge.runtime.deadline.counters import FAILED, MET, MISSED, DeadlineCounters
@@ -24,6 +26,7 @@ from motedge.runtime.deadline.scheduler import CROWDED_OUT, REFUSED, TRIAL, Choi
 from motedge.runtime.deadline.tick import Tick, checked_deadline_ms, checked_moment_s
 from motedge.runtime.deadline.watchdog import Watchdog
 from motedge.runtime.deadline.worker import ThreadWorker, Worker
+from motedge.runtime.engine import FloatArray
 from motedge.runtime.policy.chunk import FRESH, ActionChunk
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.request import SamplerSettings
@@ -42,9 +45,14 @@ class ActingPolicy(Protocol):
     settings: SamplerSettings
 
     def act(
-        self, observation: Observation, *, seed: Optional[int] = None, settings: Optional[SamplerSettings] = None
+        self,
+        observation: Observation,
+        *,
+        seed: Optional[int] = None,
+        settings: Optional[SamplerSettings] = None,
+        committed: Optional[FloatArray] = None,
     ) -> ActionChunk:
-        """The next chunk of actions."""
+        """The next chunk of actions; `committed` as in `motedge.runtime.policy.Policy.act`."""
         ...
 
     def close(self) -> None:
@@ -116,6 +124,7 @@ class DeadlinePolicy:
         deadline_ms: Optional[float] = None,
         seed: Optional[int] = None,
         observed_at_s: Optional[float] = None,
+        committed: Optional[FloatArray] = None,
     ) -> ActionChunk:
         """The next chunk of actions, by the deadline.
 
@@ -124,6 +133,8 @@ class DeadlinePolicy:
             deadline_ms: From this call to the answer; None takes the policy's own.
             seed: As for the policy.
             observed_at_s: When the observation was made, on the policy's clock (`time.monotonic`); None: now.
+            committed: fp32 [n, 8], actions executed in any case from the observation on, as for the policy. A fresh
+                chunk begins with them; a held one is what was made before.
 
         Returns:
             A chunk whose `kind` is "fresh", or "held" where the deadline was missed; `details["deadline"]` says more:
@@ -149,7 +160,10 @@ class DeadlinePolicy:
         limit_ms = checked_deadline_ms(self._default_ms if deadline_ms is None else deadline_ms)
         due_s = now_s + limit_ms / 1e3
         reply_by_s = max(due_s - self._options.reply_margin_ms / 1e3, now_s)
-        tick = Tick(observation, seed, limit_ms, checked_moment_s(observed_at_s, now_s), now_s, due_s, reply_by_s)
+        observed_at_s = checked_moment_s(observed_at_s, now_s)
+        # A copy: a late tick may read it after the caller has gone on
+        given = None if committed is None else np.array(committed)
+        tick = Tick(observation, seed, limit_ms, observed_at_s, now_s, due_s, reply_by_s, given)
         with self._alone():
             return self._counted(tick)
 
@@ -224,7 +238,7 @@ class DeadlinePolicy:
             return self._rest(tick, choice)
         self._counters.chosen[choice.point.name] += 1
         self._counters.trials += choice.verdict == TRIAL
-        self._start(tick.observation, tick.seed, choice.point, tick.observed_at_s)
+        self._start(tick.observation, tick.seed, choice.point, tick.observed_at_s, tick.committed)
         if not self._watchdog.ended(tick.reply_by_s):
             return self._rest(tick, choice)
         made = self._watchdog.take()
@@ -238,11 +252,17 @@ class DeadlinePolicy:
         return mark_reply(dataclasses.replace(made.chunk, age_s=now_s - tick.observed_at_s), tick, choice, now_s)
 
     def _start(
-        self, observation: Observation, seed: Optional[int], point: OperatingPoint, observed_at_s: Optional[float]
+        self,
+        observation: Observation,
+        seed: Optional[int],
+        point: OperatingPoint,
+        observed_at_s: Optional[float],
+        committed: Optional[FloatArray] = None,
     ) -> None:
-        self._watchdog.start(
-            lambda: self._policy.act(observation, seed=seed, settings=point.settings), point, observed_at_s
-        )
+        def act() -> ActionChunk:
+            return self._policy.act(observation, seed=seed, settings=point.settings, committed=committed)
+
+        self._watchdog.start(act, point, observed_at_s)
 
     def _measure(self, observation: Observation, point: OperatingPoint) -> float:
         self._start(observation, _WARM_UP_SEED, point, None)

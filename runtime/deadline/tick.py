@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from motedge.errors import UsageError
+from motedge.runtime.engine import FloatArray
 from motedge.runtime.policy.observation import Observation
 
 
@@ -24,6 +25,8 @@ class Tick:
     due_s: float
     # When the watchdog gives up waiting; never before `began_at_s`
     reply_by_s: float
+    # fp32 [n, 8], executed in any case from the observation on; None: nothing is
+    committed: Optional[FloatArray] = None
 
     @property
     def whole_ms(self) -> float:

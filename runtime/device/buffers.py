@@ -39,6 +39,13 @@ class TickBuffers:
         longest_prompt = gen.contract.profile["U"][2]
         sizes = tensor_bytes(gen.contract, gen.dtype, {"T": frames, "A": rows, "N": tokens, "U": longest_prompt})
         vectors = ("state", "v_cond", "v_uncond", "clean")
+        # Page-locked first: it lives until the context is closed, so that nothing leaks when the block can't be had
+        self.findings: Array = cuda.pinned((2 * TRAIN_TIMESTEPS,), np.uint32)
+        self.noise: FloatArray = cuda.pinned((layout.noise_count,), np.float32)
+        self.vision_noisy: FloatArray = cuda.pinned((frames,), np.float32)
+        self.action_noisy: FloatArray = cuda.pinned((rows,), np.float32)
+        self.action: FloatArray = cuda.pinned(layout.action_shape, np.float32)
+        self.vision: FloatArray = cuda.pinned(layout.vision_shape, np.float32)
         self.device = PlannedBlock(
             cuda,
             {
@@ -51,12 +58,6 @@ class TickBuffers:
             },
             "tick buffers",
         )
-        self.findings: Array = cuda.pinned((2 * TRAIN_TIMESTEPS,), np.uint32)
-        self.noise: FloatArray = cuda.pinned((layout.noise_count,), np.float32)
-        self.vision_noisy: FloatArray = cuda.pinned((frames,), np.float32)
-        self.action_noisy: FloatArray = cuda.pinned((rows,), np.float32)
-        self.action: FloatArray = cuda.pinned(layout.action_shape, np.float32)
-        self.vision: FloatArray = cuda.pinned(layout.vision_shape, np.float32)
         self._weights: dict[str, Array] = {}
         self._domain: object = None
 

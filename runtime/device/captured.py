@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Optional
 
 from motedge.runtime.cuda import Cuda, CudaGraph, Stream
-from motedge.runtime.cuda.errors import CaptureError
+from motedge.runtime.cuda.errors import CaptureError, EngineError, OutOfDeviceMemoryError
 
 LOG = logging.getLogger(__name__)
 
@@ -15,7 +15,8 @@ LOG = logging.getLogger(__name__)
 class Captured:
     """The first launch enqueues the pieces: an engine must have run once before it is captured. The second captures.
 
-    Where capture is refused it stays with the pieces; `refusal` says why.
+    Where capture is refused or fails it stays with the pieces; `refusal` says why. What is really broken fails again
+    then, without a capture, and is raised.
     """
 
     def __init__(self, cuda: Cuda, what: str, enqueue: Callable[[Stream], None], refusal: Optional[str] = None) -> None:
@@ -50,6 +51,7 @@ class Captured:
         stream.synchronize()
         try:
             self._graph = self._cuda.capture(stream, lambda: self._enqueue(stream))
-        except CaptureError as error:
+        except (CaptureError, EngineError, OutOfDeviceMemoryError) as error:
+            # Libraries tell a refusal to be captured as they tell any failure
             self.refusal = error.what + (f": {error.got}" if error.got else "")
             LOG.warning("%s is launched piece by piece, it can't be captured: %s", self._what, self.refusal)

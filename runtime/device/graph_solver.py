@@ -82,6 +82,11 @@ class GraphSolver:
             self.close()
             raise
 
+    @property
+    def capture_refusal(self) -> Optional[str]:
+        """See `StepSolver.capture_refusal`."""
+        return self._context.capture_refusal
+
     def begin(self, stream: Stream) -> None:
         """See `StepSolver.begin`. The clean positions come in through a step that leaves the rest as it is."""
         layout, at, buffers = self._layout, self._pointer, self._buffers
@@ -134,8 +139,11 @@ class GraphSolver:
     def _bind_fixed(self) -> None:
         for name in ("corrected", "history", "noisy", "next_state", "next_corrected", "next_history"):
             self._context.bind(name, self._pointer(name))
-        self._context.bind("state", self._buffers.state)
-        self._context.bind("clean", self._buffers.clean)
+        for name in ("state", "clean", "v_cond", "v_uncond"):
+            self._context.bind(name, getattr(self._buffers, name))
+        # Of the first step; every step binds its own
+        for name in ("coefficients", "magnitude"):
+            self._context.bind(name, self._pointer(name))
 
     def _pointer(self, name: str) -> int:
         return 0 if self._block is None else self._block.pointer(name)

@@ -16,11 +16,10 @@ import numpy as np
 from motedge.errors import ContractError
 from motedge.runtime.contract_check import check_array, host_dtype, require_input, tensor_shapes
 from motedge.runtime.cuda import Cuda, DeviceMemory, Stream
+from motedge.runtime.cuda.interface import ALIGNMENT_BYTES
 from motedge.runtime.device_engine import DeviceContext, DeviceEngine, tensor_bytes
 from motedge.runtime.engine import Array
 
-# Addresses that engines take (DeviceContext.bind)
-_ALIGNMENT = 256
 # Pinned memory lives as long as the CUDA context, so that it is taken in sizes that fit again: 1 MiB
 _PINNED_GRAIN = 1 << 20
 
@@ -226,7 +225,7 @@ class _Layout:
         offsets, end, input_bytes = {}, 0, 0
         for index, (name, size) in enumerate(sizes.items()):
             offsets[name] = end
-            end += -(-size // _ALIGNMENT) * _ALIGNMENT
+            end += -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
             input_bytes = end if index < inputs else input_bytes
         return cls(offsets, input_bytes, end)
 

@@ -46,11 +46,9 @@ class ImageEncoder:
         return self._engine.contract.sizes["C"]
 
     @property
-    def launch_kind(self) -> str:
-        """How the next encoding is launched, in words."""
-        if self._work is None:
-            return "not yet"
-        return "one CUDA graph" if self._work.captured else f"piece by piece: {self._work.refusal or 'first run'}"
+    def refusal(self) -> Optional[str]:
+        """Why it is launched piece by piece for good; None where it is one CUDA graph, or will be."""
+        return None if self._work is None else self._work.refusal
 
     def upload(self, stream: Stream) -> None:
         """Enqueues the upload of `canvas`."""

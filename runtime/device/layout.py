@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-# Engines take addresses that are multiples of 256 bytes (TensorRT, IExecutionContext.set_tensor_address)
-ALIGNMENT_ELEMENTS = 64
+from motedge.runtime.cuda.interface import ALIGNMENT_BYTES
+
+# Of fp32
+ALIGNMENT_ELEMENTS = ALIGNMENT_BYTES // 4
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,9 @@ class DeviceLoop:
         hits, misses = self._prompts.hits, self._prompts.misses
         try:
             buffers = self._buffers_for(inputs)
-            prompts = [self._prompts.encode(ids, self.stream) for ids in tokens]
+            prompts: list[DevicePrompt] = []
+            for ids in tokens:
+                prompts.append(self._prompts.encode(ids, self.stream, prompts))
             prefill_ms = _since_ms(start)
             noise_start = time.perf_counter()
             noise, ahead = self._noise.take(inputs.seed, buffers.layout.noise_count)

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 
 from motedge.errors import InternalError
 from motedge.runtime.cuda import Cuda
-
-# Engines take addresses that are multiples of this (TensorRT, IExecutionContext.set_tensor_address)
-ALIGNMENT_BYTES = 256
+from motedge.runtime.cuda.interface import ALIGNMENT_BYTES
 
 
 class PlannedBlock:

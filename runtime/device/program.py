@@ -33,7 +33,7 @@ class TickProgram:
             refusal: why not to capture; None asks the engines.
         """
         self._solver, self._branches, self._guided = solver, tuple(branches), tuple(guided)
-        reasons = (refusal, *(branch.capture_refusal for branch in branches))
+        reasons = (refusal, solver.capture_refusal, *(branch.capture_refusal for branch in branches))
         self._work = Captured(cuda, "the loop", self._enqueue, next((reason for reason in reasons if reason), None))
 
     @property

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from motedge.errors import ContractError, UsageError
 from motedge.runtime.cuda import Cuda, DeviceMemory, Stream
+from motedge.runtime.cuda.errors import OutOfDeviceMemoryError
 from motedge.runtime.device.planned import PlannedBlock
 from motedge.runtime.device.workspace import Workspace
 from motedge.runtime.device_engine import DeviceEngine, tensor_bytes
@@ -78,8 +80,8 @@ class DevicePrompts:
         """Device memory of all K and V kept."""
         return sum(prompt.memory.nbytes for prompt in self._kept.values())
 
-    def encode(self, token_ids: IntArray, stream: Stream) -> DevicePrompt:
-        """K and V of a prompt; enqueues a prefill if they are not kept.
+    def encode(self, token_ids: IntArray, stream: Stream, needed: Sequence[DevicePrompt] = ()) -> DevicePrompt:
+        """K and V of a prompt; enqueues a prefill if they are not kept. `needed`: others that must stay.
 
         The stream is waited for after a prefill, for its inputs lie in arrays that are used again.
 
@@ -96,7 +98,15 @@ class DevicePrompts:
         self.misses += 1
         while len(self._kept) >= self._max_entries:
             self._kept.popitem(last=False)[1].memory.free()
-        prompt = self._prefill(token_ids, stream)
+        while True:
+            try:
+                prompt = self._prefill(token_ids, stream)
+                break
+            except OutOfDeviceMemoryError:
+                oldest = next((k for k, kept in self._kept.items() if kept not in needed), None)
+                if oldest is None:
+                    raise
+                self._kept.pop(oldest).memory.free()
         self._kept[key] = prompt
         return prompt
 

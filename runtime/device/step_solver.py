@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Optional, Protocol
 
 from motedge.runtime.cuda import Stream
 
@@ -44,6 +44,11 @@ class StepSolver(Protocol):
     @property
     def kind(self) -> str:
         """ "kernel" or "graph"."""
+        ...
+
+    @property
+    def capture_refusal(self) -> Optional[str]:
+        """Why it can't be captured; None where it can."""
         ...
 
     def begin(self, stream: Stream) -> None:

@@ -31,7 +31,6 @@ class Workspace:
             return
         self.free()
         self._memory = self._cuda.allocate(nbytes, "activations")
-        self.generation += 1
 
     def lend(self, context: DeviceContext) -> None:
         """Gives the block to a context, after growing it if need be."""
@@ -44,3 +43,5 @@ class Workspace:
         if self._memory is not None:
             self._memory.free()
             self._memory = None
+            # Even if no larger block can be had: nothing may use the old address
+            self.generation += 1

@@ -34,6 +34,8 @@ class LoadHost:
     free_memory_bytes: Optional[int]
     # "aarch64-linux"
     platform: str = ""
+    # Of an engine's weights, how many bytes at most lie in that memory, if it was built to stream them; None: all
+    weight_budget_bytes: Optional[int] = None
 
     def __post_init__(self) -> None:
         if not self.platform:
@@ -129,7 +131,8 @@ def _check_trust(engine: EngineFile, trusted: bool) -> None:
         raise HostError(
             f"{engine.file} is version-compatible and not marked as trusted",
             why="it holds host code, which would run with your rights as soon as the plan is loaded",
-            fix="mark it as trusted if you built it or know who did; or build it without --version-compatible",
+            fix="if you built it or know who did, trust it (motedge run --trust-engines, GpuOptions.trust_host_code); "
+            "or build it without --version-compatible",
         )
 
 
@@ -155,9 +158,12 @@ def _check_file(files: EngineFiles, name: str, size: int, digest: Optional[str])
 def _check_memory(engine: EngineFile, host: LoadHost, reserve: int) -> None:
     if host.free_memory_bytes is None:
         return
-    needed = engine.total_bytes + (engine.device_memory_bytes or 0) + reserve
+    weights = engine.total_bytes
+    if host.weight_budget_bytes is not None and engine.settings.get("weight_streaming"):
+        weights = min(weights, host.weight_budget_bytes)
+    needed = weights + (engine.device_memory_bytes or 0) + reserve
     if needed > host.free_memory_bytes:
-        parts = f"{format_bytes(engine.total_bytes)} of weights and kernels"
+        parts = f"{format_bytes(weights)} of weights and kernels"
         if engine.device_memory_bytes:
             parts += f", {format_bytes(engine.device_memory_bytes)} of activations"
         if reserve:
@@ -166,7 +172,8 @@ def _check_memory(engine: EngineFile, host: LoadHost, reserve: int) -> None:
             f"too little free memory to load {engine.file}",
             expected=f"{format_bytes(needed)}: {parts}",
             got=f"{format_bytes(host.free_memory_bytes)} free",
-            fix="close other programs; or build a smaller recipe, or with --weight-streaming",
+            fix="close other programs; or build a smaller recipe, or with --weight-streaming, and run it "
+            "with --weight-budget-gb",
         )
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Optional
 
 from motedge.errors import ObservationError, UsageError, closest
+from motedge.runtime.cuda.frames import FORMATS
 from motedge.runtime.kernels.yuv import MATRICES
 
-FORMATS = ("rgb", "bgr", "nv12")
 # The kernel counts bytes of a frame in 32 bits
 _LARGEST_FRAME_BYTES = (1 << 31) - 1
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motedge.errors import InternalError, ObservationError
-from motedge.runtime.kernels.frame_spec import FORMATS, FrameSpec
+from motedge.runtime.cuda.frames import FORMATS
+from motedge.runtime.kernels.frame_spec import FrameSpec
 from motedge.runtime.kernels.yuv import yuv_factors
 from motedge.runtime.policy.letterbox import fit_inside, triangle_filter
 from motedge.runtime.policy.views import CAMERA_SIZE, view_regions

@@ -86,6 +86,11 @@ class KernelSolver:
             self.close()
             raise
 
+    @property
+    def capture_refusal(self) -> Optional[str]:
+        """See `StepSolver.capture_refusal`."""
+        return None
+
     def begin(self, stream: Stream) -> None:
         """See `StepSolver.begin`. The history is not cleared: steps without one don't read it."""
         at = self._buffers

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from motedge.bundle import Bundle
-from motedge.runtime.backends.device_registry import open_device_engine
+from motedge.runtime.backends.device_registry import ONNXRUNTIME_CUDA, open_device_engine
 from motedge.runtime.backends.tensorrt.engine import TensorRtEngine
 from motedge.runtime.cuda import Cuda
 from motedge.runtime.cuda.choose import open_cuda
 from motedge.runtime.cuda.recover import reset_context
 from motedge.runtime.device.graph_solver import GRAPH as SOLVER
 from motedge.runtime.device.image_encoder import ImageEncoder
+from motedge.runtime.device.layout import StateLayout
 from motedge.runtime.device.loop import DeviceLoop
 from motedge.runtime.device.solvers import SolverSource
 from motedge.runtime.device.workspace import Workspace
@@ -23,10 +25,14 @@ from motedge.runtime.noise import NoiseAhead
 from motedge.runtime.policy.device_sight import make_sight
 from motedge.runtime.policy.device_tick import DeviceTick
 from motedge.runtime.policy.gpu_options import GpuOptions
+from motedge.runtime.policy.one_thread import OneThreadTick
 from motedge.runtime.policy.recovery import RecoveringTick
 from motedge.runtime.policy.seeds import RequestSeeds
 from motedge.runtime.policy.shape import PolicyShape
+from motedge.runtime.policy.tick import PolicyTick
 from motedge.runtime.tables import Tables
+
+LOG = logging.getLogger(__name__)
 
 
 def open_device_tick(
@@ -37,7 +43,7 @@ def open_device_tick(
     model_config: Mapping[str, Any],
     choice: Mapping[str, Any],
     gpu: GpuOptions,
-) -> RecoveringTick:
+) -> PolicyTick:
     """A tick on the GPU that survives one loss of its context.
 
     Args:
@@ -63,7 +69,10 @@ def open_device_tick(
             opened.pop_all()
         return tick
 
-    return RecoveringTick(make, lambda: reset_context(gpu.ordinal))
+    def recovering() -> RecoveringTick:
+        return RecoveringTick(make, lambda: reset_context(gpu.ordinal))
+
+    return OneThreadTick(recovering) if choice["backend"] == ONNXRUNTIME_CUDA else recovering()
 
 
 def _assemble(
@@ -80,20 +89,23 @@ def _assemble(
     stream = cuda.stream(gpu.priority)
 
     def load(graph: str) -> DeviceEngine:
-        engine = open_device_engine(bundle, graph, cuda, target=gpu.target, stream=stream, **choice)
+        engine = open_device_engine(bundle, graph, cuda, stream=stream, **gpu.engine_options(graph), **choice)
         opened.callback(engine.close)
         return engine
 
     kernels, lacking = KernelLibrary.find(cuda) if gpu.kernels else (None, "switched off")
-    notes = [] if lacking is None else [f"solver and images without the compiled kernels: {lacking}"]
+    if lacking is not None:
+        LOG.warning("solver and images do without the compiled kernels: %s", lacking)
     # The largest first: what does not fit fails before the rest is loaded
     gen = load("gen_step")
     und, vae = load("und_prefill"), load("vae_encoder")
     solver = None if kernels is not None else load(SOLVER)
     workspace = Workspace(cuda)
     opened.callback(workspace.free)
-    _cover(workspace, gen, shape, model_config)
-    _cover(workspace, und, shape, model_config)
+    largest = _largest(gen, shape, model_config)
+    for engine in (gen, und, vae, solver):
+        if engine is not None:
+            _cover(workspace, engine, largest)
     refusal = None if gpu.cuda_graph else "switched off"
     encoder = ImageEncoder(cuda, vae, workspace, refusal=refusal)
     opened.callback(encoder.close)
@@ -115,17 +127,24 @@ def _assemble(
     opened.callback(sight.close)
     engines = [engine for engine in (und, gen, vae, solver) if engine is not None]
     keep = [engine.save_runtime_cache for engine in engines if isinstance(engine, TensorRtEngine)]
-    return DeviceTick(cuda, engines, workspace, encoder, loop, sight, shape, notes, keep)
+    return DeviceTick(cuda, engines, workspace, encoder, loop, sight, shape, keep)
 
 
-def _cover(workspace: Workspace, engine: DeviceEngine, shape: PolicyShape, model_config: Mapping[str, Any]) -> None:
-    """Sizes the workspace for the longest prompt, so that it does not move later."""
+def _largest(gen: DeviceEngine, shape: PolicyShape, model_config: Mapping[str, Any]) -> dict[str, int]:
+    """The sizes of the dynamic letters of all graphs for the longest prompt."""
+    sizes, profile = gen.contract.sizes, gen.contract.profile
     frames, rows, columns = shape.latent
     patch = int(model_config.get("latent_patch_size", 2))
     tokens = frames * -(-rows // patch) * -(-columns // patch) + shape.rows
+    layout = StateLayout((sizes["C"], frames, rows, columns), (shape.rows, sizes["Z"]))
+    longest = profile["U"][2]
+    return {"T": frames, "A": shape.rows, "N": tokens, "U": longest, "S": longest, "M": layout.size}
+
+
+def _cover(workspace: Workspace, engine: DeviceEngine, largest: Mapping[str, int]) -> None:
+    """Sizes the workspace for an engine's largest shapes, so that it does not move later."""
     profile = engine.contract.profile
-    wanted = {"T": frames, "A": shape.rows, "N": tokens, **{name: profile[name][2] for name in "US" if name in profile}}
-    context = engine.context({name: size for name, size in wanted.items() if name in profile})
+    context = engine.context({name: min(size, profile[name][2]) for name, size in largest.items() if name in profile})
     try:
         workspace.cover(context.activation_bytes)
     finally:

@@ -10,6 +10,7 @@ import numpy as np
 
 from motedge.runtime.cuda import Cuda, DeviceMemory, Stream
 from motedge.runtime.cuda.frames import DeviceFrame
+from motedge.runtime.cuda.interface import ALIGNMENT_BYTES
 from motedge.runtime.device.image_encoder import ImageEncoder
 from motedge.runtime.engine import Array
 from motedge.runtime.kernels import KernelLibrary
@@ -22,7 +23,6 @@ from motedge.runtime.policy.views import COMPOSED_SIZE, VIEW_NAMES
 
 # Sets of cameras whose filter tables are kept; a robot has one, and another one while a camera is lost
 _KEPT = 4
-_ALIGNMENT_BYTES = 256
 
 Specs = tuple[tuple[str, FrameSpec], ...]
 
@@ -92,7 +92,7 @@ class KernelSight:
         offsets, total = {}, 0
         for name, image in images.items():
             offsets[name] = total
-            total += -(-image.nbytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+            total += -(-image.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
         if not images:
             return {}
         frames = self._room(total)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from motedge.runtime.cuda import Cuda, Stream
+from motedge.runtime.cuda.errors import CudaError
 from motedge.runtime.device.image_encoder import ImageEncoder
 from motedge.runtime.device.loop import DeviceLoop
 from motedge.runtime.device.workspace import Workspace
@@ -68,33 +69,32 @@ class DeviceTick:
         loop: DeviceLoop,
         sight: Sight,
         shape: PolicyShape,
-        notes: Sequence[str] = (),
         keep_compiled: Sequence[Callable[[], object]] = (),
     ) -> None:
-        """`engines`: all that must be closed; `notes`: what is not as it could be, in words; `keep_compiled`: called
-        once warm, so that what libraries compiled meanwhile outlives a process that is killed."""
+        """`engines`: all that must be closed; `keep_compiled`: called once warm, so that what libraries compiled by
+        then outlives a process that is killed. To be made inside `cuda.current()`."""
         self._cuda, self._engines, self._workspace = cuda, tuple(engines), workspace
         self._encoder, self._loop, self._sight, self._shape = encoder, loop, sight, shape
-        self.notes = tuple(notes)
         channels = encoder.latent_channels
         # Gives the shape alone; the clean frame is put in place on the device
         self._no_vision: FloatArray = np.zeros((channels, *shape.latent), np.float32)
         self._keep_compiled, self._ticks = tuple(keep_compiled), 0
+        self._marks = cuda.event(), cuda.event()
         self._closed = False
 
     def see(self, observation: Observation) -> tuple[str, ...]:
-        """See `PolicyTick.see`. Enqueues alone: nothing is waited for."""
+        """See `PolicyTick.see`. The upload is not waited for."""
         with self._cuda.current():
             return self._sight.see(observation, self._loop.stream)
 
     def run(self, request: TickRequest, settings: SamplerSettings) -> TickResult:
         """See `PolicyTick.run`."""
-        start = time.perf_counter()
         inputs = gen_inputs(request, self._no_vision, self._shape)
         with self._cuda.current():
             stream = self._loop.stream
+            self._marks[0].record(stream)
             self._encoder.encode(stream)
-            enqueued_ms = 1e3 * (time.perf_counter() - start)
+            self._marks[1].record(stream)
             result = self._loop.denoise(
                 inputs, settings, lambda buffers: self._encoder.place(buffers, stream), vision=False
             )
@@ -102,7 +102,14 @@ class DeviceTick:
             if self._ticks == _WARM_TICKS:
                 for keep in self._keep_compiled:
                     keep()
-        return TickResult(result.action, result.timings, result.counters, {"vae_enqueue_ms": enqueued_ms})
+            # By the GPU's clock: the loop is enqueued meanwhile
+            stages = {"vae_ms": self._marks[1].elapsed_ms(self._marks[0])}
+        counters = result.counters
+        if self._encoder.refusal:
+            counters = dataclasses.replace(
+                counters, launch=f"{counters.launch}; image encoder: {self._encoder.refusal}"
+            )
+        return TickResult(result.action, result.timings, counters, stages)
 
     def memory_bytes(self) -> dict[str, int]:
         """What it holds of the GPU's memory, by purpose; weights as near as the libraries tell."""
@@ -117,7 +124,9 @@ class DeviceTick:
         with contextlib.ExitStack() as stack:
             # Called in reverse, each even if another fails
             stack.callback(self._cuda.close)
-            stack.enter_context(self._cuda.current())
+            # Of a lost context nothing can be freed, but what the objects hold of the host can
+            with contextlib.suppress(CudaError):
+                stack.enter_context(self._cuda.current())
             for engine in self._engines:
                 stack.callback(engine.close)
             for part in (self._workspace.free, self._encoder.close, self._sight.close, self._loop.close):

@@ -94,11 +94,13 @@ class Policy:
 
     def memory_bytes(self) -> dict[str, int]:
         """What the policy holds of a GPU's memory, by purpose, as near as the libraries tell; empty on the host."""
-        return self._tick.memory_bytes()
+        with self._lock:
+            return self._tick.memory_bytes()
 
     def close(self) -> None:
-        """Frees the engines and stops the noise thread. The policy can't act afterwards."""
-        self._tick.close()
+        """Frees the engines and stops the noise thread, once a request that is under way is done."""
+        with self._lock:
+            self._tick.close()
 
     def __enter__(self) -> Policy:
         return self
@@ -114,6 +116,8 @@ class Policy:
         committed: Optional[FloatArray],
     ) -> ActionChunk:
         clock = _Clock()
+        if committed is not None and not len(committed):
+            committed = None
         tokens = self._encode(observation.instruction)
         unconditional = self._encode("")
         clock.lap("tokenize_ms")

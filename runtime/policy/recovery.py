@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import Optional
 
-from motedge.errors import HostError, MotedgeError
+from motedge.errors import HostError, MotedgeError, UsageError
 from motedge.runtime.cuda.errors import StickyCudaError
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.tick import PolicyTick, TickRequest, TickResult
@@ -34,11 +34,14 @@ class RecoveringTick:
         self._tick: Optional[PolicyTick] = make()
         self._seen: Optional[Observation] = None
         self._lost: Optional[str] = None
+        self._closed = False
         self.rebuilds = 0
 
     @property
     def tick(self) -> PolicyTick:
         """The one at work. Raises HostError when there is none any more."""
+        if self._closed:
+            raise UsageError("the policy was closed", fix="load it again")
         if self._tick is None:
             raise HostError(
                 "the GPU can't be used any more in this process",
@@ -78,9 +81,10 @@ class RecoveringTick:
 
     def close(self) -> None:
         """See `PolicyTick.close`."""
+        self._closed = True
         if self._tick is not None:
             self._tick.close()
-            self._tick, self._lost = None, "it was closed"
+            self._tick = None
 
     def _rebuild(self, error: StickyCudaError) -> None:
         """Makes everything anew, or raises `error` if that has been done already."""

@@ -19,6 +19,7 @@ from typing import Any, Optional
 from motedge.bundle import WEIGHTLESS_GRAPHS, Bundle
 from motedge.errors import BundleError
 from motedge.files import sha256_file, write_json
+from motedge.memory import available_memory
 from motedge.runtime.backends.registry import choose_variant
 from motedge.runtime.engine_files import BUILD_FILE, EngineFile, EngineFiles
 from motedge.runtime.engine_files.gate import this_platform
@@ -27,7 +28,7 @@ from motedge.targets.builders import checks
 from motedge.targets.builders.builder import Builder, BuildRequest, BuiltEngine
 from motedge.targets.builders.child import build_in_child, remove_partials
 from motedge.targets.builders.expected import expect_build
-from motedge.targets.builders.memory_watch import MemoryPeak, available_memory
+from motedge.targets.builders.memory_watch import MemoryPeak
 from motedge.targets.builders.registry import builder_for
 from motedge.targets.builders.selection import UNCHECKED, Choice, asked_types, choose
 from motedge.targets.builders.settings import BuildSettings

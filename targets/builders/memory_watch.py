@@ -30,15 +30,3 @@ class MemoryPeak:
                     self.resident = max(self.resident, size)
                 else:
                     self.anonymous = max(self.anonymous or 0, size)
-
-
-def available_memory(meminfo: Path = Path("/proc/meminfo")) -> Optional[int]:
-    """Bytes that can be had without swapping; None where the system does not say."""
-    try:
-        lines = meminfo.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None

@@ -14,12 +14,12 @@ from typing import Optional
 from motedge.bundle import WEIGHTLESS_GRAPHS, Bundle
 from motedge.errors import UsageError
 from motedge.files import copy_file, require_free, sha256_file, write_json
+from motedge.memory import available_memory
 from motedge.runtime.engine_files import BUILD_FILE, EngineFile, EngineFiles
 from motedge.runtime.engine_files.gate import LoadHost, check_engine
 from motedge.runtime.engine_files.record import ENGINES_FOLDER
 from motedge.targets.builders.builder import Builder
 from motedge.targets.builders.job import BuildOptions, PlannedEngine, plan_engines
-from motedge.targets.builders.memory_watch import available_memory
 from motedge.targets.builders.settings import BuildSettings
 from motedge.targets.builders.this_gpu import this_compute_capability
 from motedge.targets.builders.trt.builders import TensorRtBuilder

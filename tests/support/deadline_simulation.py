@@ -76,6 +76,7 @@ class Act:
     seed: Optional[int]
     # When it returned, on the simulated clock; None where it failed
     ended_at_s: Optional[float] = None
+    committed: Any = None
 
 
 @dataclass
@@ -90,10 +91,15 @@ class SimulatedPolicy:
     closed: int = 0
 
     def act(
-        self, observation: Any, *, seed: Optional[int] = None, settings: Optional[SamplerSettings] = None
+        self,
+        observation: Any,
+        *,
+        seed: Optional[int] = None,
+        settings: Optional[SamplerSettings] = None,
+        committed: Any = None,
     ) -> ActionChunk:
         number = len(self.acts)
-        self.acts.append(Act(settings, seed))
+        self.acts.append(Act(settings, seed, committed=committed))
         assert settings is not None
         self.clock.advance(self.latency(settings))
         problem = self.error(number) if self.error else None

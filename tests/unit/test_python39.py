@@ -15,11 +15,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # The device's part, and the command line around it, which must be able to say why export needs a newer Python
 AREAS = (
-    *("motedge/__init__.py", "motedge/__main__.py", "motedge/errors.py", "motedge/files.py", "motedge/units.py"),
+    *("motedge/__init__.py", "motedge/__main__.py", "motedge/errors.py", "motedge/files.py"),
+    *("motedge/memory.py", "motedge/units.py"),
     *("motedge/bundle", "motedge/client", "motedge/doctor", "motedge/cli", "runtime", "targets"),
 )
 # Modules that need the standard library alone
-PLAIN_MODULES = ("motedge.errors", "motedge.files", "motedge.units", "motedge.bundle.summary", "motedge.cli.main")
+PLAIN_MODULES = (
+    *("motedge.errors", "motedge.files", "motedge.memory", "motedge.units"),
+    *("motedge.bundle.summary", "motedge.cli.main"),
+)
 
 
 def _sources() -> list[Path]:

@@ -14,6 +14,7 @@ from motedge.runtime.backends.onnxruntime_cuda.failures import run_error
 from motedge.runtime.contract_check import tensor_shapes
 from motedge.runtime.cuda import Event, Stream
 from motedge.runtime.cuda.errors import EngineError
+from motedge.runtime.cuda.interface import ALIGNMENT_BYTES
 
 if TYPE_CHECKING:
     from motedge.runtime.backends.onnxruntime_cuda.engine import OnnxRuntimeCudaEngine
@@ -27,7 +28,6 @@ _ELEMENTS: Mapping[str, Any] = {
     "int64": np.int64,
     "int32": np.int32,
 }
-_ALIGNMENT = 256
 # Sets of addresses that a context keeps prepared: a solver has one for each step
 _PREPARED_AT_MOST = 64
 # Run options, onnxruntime_run_options_config_keys.h: don't wait for the stream; which captured graph; -1: none
@@ -81,10 +81,10 @@ class OnnxRuntimeCudaContext:
         """See DeviceContext."""
         if name not in self._pointers:
             raise ContractError(f"graph {self._graph!r} has no tensor {name!r}", expected=", ".join(self._pointers))
-        if pointer <= 0 or pointer % _ALIGNMENT:
+        if pointer <= 0 or pointer % ALIGNMENT_BYTES:
             raise ContractError(
                 f"graph {self._graph!r} can't take this address for {name!r}",
-                expected=f"a multiple of {_ALIGNMENT}",
+                expected=f"a multiple of {ALIGNMENT_BYTES}",
                 got=f"{pointer:#x}",
             )
         if self._pointers[name] != pointer:

@@ -9,13 +9,10 @@ from motedge.errors import ContractError
 from motedge.runtime.backends.tensorrt.calls import RAISED
 from motedge.runtime.backends.tensorrt.runtime_api import CONFIG, METHOD
 from motedge.runtime.contract_check import tensor_shapes
-from motedge.runtime.cuda.interface import Stream
+from motedge.runtime.cuda.interface import ALIGNMENT_BYTES, Stream
 
 if TYPE_CHECKING:
     from motedge.runtime.backends.tensorrt.engine import TensorRtEngine
-
-# IExecutionContext.set_tensor_address and set_device_memory want multiples of it
-ALIGNMENT_BYTES = 256
 
 
 class TensorRtContext:

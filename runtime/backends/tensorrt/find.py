@@ -98,7 +98,9 @@ def open_tensorrt_engine(
     contract = bundle.contract(graph)
     with cuda.current():
         free = cuda.memory_info()[0]
-    host = LoadHost(library.name, library.version, cuda.facts.compute_capability, free)
+    # What is streamed lies in the host's memory, which an integrated GPU shares
+    kept = None if cuda.facts.integrated else weight_streaming_budget
+    host = LoadHost(library.name, library.version, cuda.facts.compute_capability, free, weight_budget_bytes=kept)
     files, engine = _choose(bundle, graph, host, target, variant, recipe, trust_host_code)
     path = check_engine(files, engine, host, trust_host_code=trust_host_code, check_content=check_content)
     return TensorRtEngine.load(

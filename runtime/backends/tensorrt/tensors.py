@@ -136,11 +136,6 @@ class _Reader:
         )
 
 
-def _agree(size: int, expected: int, loose: bool) -> bool:
-    """A size of the engine against that of the contract. Outputs may be known better than the contract says."""
-    return size in (expected, _DYNAMIC) or (loose and expected == _DYNAMIC)
-
-
 def _within(shape: Shape, low: Shape, high: Shape) -> bool:
     return len(shape) == len(low) and all(a <= b <= c for a, b, c in zip(low, shape, high))
 

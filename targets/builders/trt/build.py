@@ -8,10 +8,10 @@ import mmap
 import sys
 from typing import Any, Optional
 
+from motedge.memory import available_memory
 from motedge.runtime.backends.tensorrt.log import memory_failure, process_logger
 from motedge.targets.builders.builder import BuildRequest, BuiltEngine, Progress
 from motedge.targets.builders.mapped_weights import MappedWeights
-from motedge.targets.builders.memory_watch import available_memory
 from motedge.targets.builders.trt import network as trt_network
 from motedge.targets.builders.trt.attention import allow_decomposition
 from motedge.targets.builders.trt.config import load_timing_cache, make_config, save_timing_cache

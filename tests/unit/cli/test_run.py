@@ -12,6 +12,7 @@ from policy_fakes import make_policy
 
 import motedge.runtime.policy
 from motedge.cli.main import main
+from motedge.runtime.policy import GpuOptions
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.observation_folder import read_observation, write_observation
 from motedge.runtime.policy.seeds import RequestSeeds
@@ -77,8 +78,22 @@ def test_options_reach_the_policy(folder: Path, loaded) -> None:
     assert (call["variant"], call["embodiment"], call["check"]) == ("v", "e", "full")
 
 
+def test_options_of_the_gpu_reach_the_policy(folder: Path, loaded) -> None:
+    options = "--target t --gpu 1 --priority low --no-cuda-graph --no-kernels --trust-engines --weight-budget-gb 1.5"
+    assert main(["run", "b", "--observation", str(folder), *options.split()]) == 0
+    assert loaded[0]["gpu"] == GpuOptions("t", 1, "low", False, False, True, 1.5)
+
+
+@pytest.mark.parametrize("budget", ["-1", "nan", "inf"])
+def test_budgets_refused_before_loading(folder: Path, loaded, budget: str, capsys) -> None:
+    assert main(["run", "b", "--observation", str(folder), "--weight-budget-gb", budget]) == 2
+    assert "the budget for weights does not fit" in capsys.readouterr().err
+    assert not loaded
+
+
 def test_defaults_are_left_to_the_bundle(folder: Path, loaded) -> None:
     assert main(["run", "b", "--observation", str(folder)]) == 0
+    assert loaded[0]["gpu"] == GpuOptions()
     assert not {"steps", "shift", "guidance", "guidance_interval", "seed"} & set(loaded[0])
 
 

@@ -24,6 +24,7 @@ _PERIOD_S = 0.1
 class _Chunk:
     actions: Any
     rate_hz: float = _RATE_HZ
+    kind: str = "fresh"
     field_names: tuple[str, ...] = ("x", "gripper_position")
 
 
@@ -221,6 +222,7 @@ def test_an_error_of_the_source_can_come_with_the_action() -> None:
         ("chunk", "no chunk"),
         (None, "no chunk|another shape|not finite"),
         (_Chunk(np.zeros((4, 2)), rate_hz=30.0), "another rate"),
+        (_Chunk(np.zeros((4, 2)), kind="held"), "a held chunk"),
     ],
 )
 def test_what_is_no_chunk_is_never_executed(answer: Any, message: str) -> None:
@@ -325,6 +327,42 @@ def test_waiting_in_vain_can_be_repeated() -> None:
     bench.stream.wait_first(1.5)
     assert _labels(bench.run(2)) == [0, 1]
     assert len(bench.asked_s) == 1
+
+
+@pytest.mark.parametrize("standing", [True, False])
+def test_a_wait_that_failed_can_be_repeated(standing: bool) -> None:
+    bench = _Bench(lambda _: 0.05)
+
+    def answer(number: int) -> Any:
+        if number == 0:
+            raise ValueError("lost the camera")
+        return np.zeros((4, 0)) if number == 1 else _Bench.answer(bench, number)
+
+    bench.answer = answer  # type: ignore[method-assign]
+    for message in ("lost the camera", "another shape"):
+        with pytest.raises(ChunkSourceError, match=message):
+            bench.stream.wait_first(1.0, standing=standing)
+        assert bench.stream.next_due_s() == bench.clock.now_s()
+        bench.clock.sleep(3.0)
+    bench.stream.wait_first(1.0, standing=standing)
+    first = bench.stream.next_action() if standing else bench.run(1)[0]
+    assert _labels([first]) == [200]
+    counters = bench.stream.report().counters
+    assert (counters.missed_ticks, counters.gap_ticks, counters.requested) == (0, 0, 3)
+    assert (counters.source_errors, counters.chunks_bad) == (1, 1)
+
+
+def test_after_a_wait_that_failed_periods_begin_with_the_first_action() -> None:
+    bench = _Bench(lambda _: 0.05, on_error="report")
+    bench.answer = lambda number: _Bench.answer(bench, number) if number else None  # type: ignore[method-assign]
+    with pytest.raises(ChunkSourceError):
+        bench.stream.wait_first(1.0)
+    bench.clock.sleep(3.0)
+    with pytest.raises(ChunkGapError, match="wait_first"):
+        bench.stream.next_action()
+    assert _labels(bench.run(1)) == [100]
+    counters = bench.stream.report().counters
+    assert (counters.missed_ticks, counters.gap_ticks, counters.fresh) == (0, 1, 1)
 
 
 def test_a_wait_that_gave_up_leaves_rows_at_their_time() -> None:

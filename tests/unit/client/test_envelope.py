@@ -217,6 +217,17 @@ def test_hold_stands_until_reset() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_none_are_counted_whatever_else_is_wrong(bad: float) -> None:
+    envelope = _started(_one("hold"), 0.0)
+    # No number and no time; what holds the robot; while it holds, both
+    for action, dt_s in ((bad, 0.0), (bad, _DT_S), (bad, _DT_S), (bad, 0.0), (0.0, _DT_S)):
+        assert not envelope.apply([action], dt_s).passed
+    counters = envelope.counters
+    assert (counters.non_finite, counters.bad_dt) == (4, 2)
+    assert (counters.rejected, counters.held, counters.by_field) == (1, 4, {"x": {"non-finite": 1}})
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_numbers_that_are_none_brake_the_robot(bad: float) -> None:
     envelope = ActionEnvelope.for_embodiment("droid_lerobot")
     envelope.reset(_DROID_START)

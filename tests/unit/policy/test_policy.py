@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -189,3 +190,33 @@ def test_actions_that_cant_be_committed(rows: np.ndarray) -> None:
         policy.act(observation(), committed=rows)
     assert not fakes.loop.requests
     assert policy.act(observation()).seed == vectors()["seeds"][0]["requests"][0]
+
+
+def test_no_committed_actions_are_none() -> None:
+    policy, fakes = make_policy()
+    assert policy.act(observation(), committed=np.zeros((0, 0))).details["committed_rows"] == 0
+    assert fakes.loop.requests[0][0].action_noisy.tolist() == [0.0] + [1.0] * 32
+
+
+def test_close_waits_for_a_request() -> None:
+    policy, fakes = make_policy()
+    inside, go = threading.Event(), threading.Event()
+    run = fakes.loop.run
+
+    def slow(*args):
+        inside.set()
+        assert go.wait(10)
+        return run(*args)
+
+    fakes.loop.run = slow
+    acting = threading.Thread(target=policy.act, args=(observation(),))
+    acting.start()
+    assert inside.wait(10)
+    closing = threading.Thread(target=policy.close)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive() and not fakes.loop.closed
+    go.set()
+    acting.join(10)
+    closing.join(10)
+    assert fakes.loop.closed

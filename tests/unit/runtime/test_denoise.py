@@ -204,7 +204,7 @@ def test_timings(parts, gen_inputs) -> None:
     spent = timings.prefill_ms + timings.rope_ms + timings.noise_ms
     spent += sum(s.cond_ms + (s.uncond_ms or 0) + s.solver_ms for s in timings.steps)
     assert 0 < spent <= timings.total_ms
-    assert set(timings.to_dict()) == {"prefill_ms", "rope_ms", "noise_ms", "steps", "total_ms"}
+    assert set(timings.to_dict()) == {"prefill_ms", "rope_ms", "noise_ms", "steps", "total_ms", "graph_ms"}
 
 
 def test_other_sizes_in_turn(parts, gen_inputs) -> None:

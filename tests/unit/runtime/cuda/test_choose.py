@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
@@ -71,6 +71,24 @@ def test_bindings_where_pycuda_is_broken(installed: set[str]) -> None:
         name, why = choose_provider()
     assert name == "cuda-bindings"
     assert "can't be imported: libcuda.so.1" in why
+
+
+@pytest.mark.parametrize("named", [None, "pycuda"])
+def test_pycuda_alone_without_a_driver(installed: set[str], named: Optional[str]) -> None:
+    installed |= {"broken pycuda"}
+    with pytest.raises(HostError) as caught:
+        choose_provider(named)
+    assert caught.value.got == "pycuda is installed and can't be imported: libcuda.so.1: cannot open shared object file"
+    assert "install NVIDIA's driver" in str(caught.value)
+    assert "cuda-bindings" not in str(caught.value)
+
+
+def test_pycuda_alone_and_built_for_another_cuda(installed: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    installed |= {"broken pycuda"}
+    problem = "pycuda is installed and can't be imported: libcurand.so.10: cannot open shared object file"
+    monkeypatch.setattr("motedge.runtime.cuda.choose.pycuda_problem", lambda: problem)
+    with pytest.raises(HostError, match=r"libcurand(.|\n)*build pycuda for the CUDA of this machine"):
+        choose_provider()
 
 
 def test_nothing_installed(installed: set[str]) -> None:

@@ -21,7 +21,7 @@ from deadline_simulation import (
 )
 from policy_fakes import make_policy
 
-from motedge.errors import HostError, ObservationError, UsageError
+from motedge.errors import ContractError, HostError, ObservationError, UsageError
 from motedge.runtime.deadline import DeadlineMissedError, DeadlineOptions, DeadlinePolicy, Ladder, with_deadlines
 from motedge.runtime.finite import NonFiniteError
 from motedge.runtime.policy.seeds import RequestSeeds
@@ -68,6 +68,50 @@ def test_a_tick_in_time() -> None:
     }
     assert scene.policy.acts[0].seed == 9 and scene.policy.acts[0].settings == scene.policy.settings
     assert (scene.acting.counters.ticks, scene.acting.counters.met) == (1, 1)
+
+
+def test_committed_actions_reach_the_policy_and_no_tick_but_their_own() -> None:
+    scene = Scene(warm=False)
+    scene.acting.warm_up(SEEN, rounds=1)
+    assert [act.committed for act in scene.policy.acts] == [None] * len(scene.policy.acts)
+    scene.policy.acts.clear()
+    committed = np.full((3, 8), 0.25, np.float32)
+    assert scene.tick(200, committed=committed).kind == "fresh"
+    # The caller may go on while a late tick still reads them
+    committed[:] = 9
+    scene.tick(200)
+    scene.tick(200, committed=np.zeros((0, 0)))
+    given = [act.committed for act in scene.policy.acts]
+    assert given[0].dtype == np.float32 and np.array_equal(given[0], np.full((3, 8), 0.25))
+    assert given[1] is None and given[2].shape == (0, 0)
+
+
+def test_committed_actions_go_with_a_trial_and_with_a_late_tick() -> None:
+    scene = Scene()
+    scene.tick(170)
+    # A load that is a delay: its height drives the tick to a cheaper point, and what is left is found out by trials
+    scene.extra_ms = 80.0
+    for _ in range(10):
+        scene.tick(170)
+        scene.clock.advance(0.1)
+    scene.extra_ms, scene.policy.acts = 40.0, []
+    for number in range(60):
+        scene.tick(170, committed=np.full((1, 8), number, np.float32))
+    assert [act.committed[0, 0] for act in scene.policy.acts] == list(range(60))
+    assert scene.acting.counters.trials > 0
+    scene.extra_ms = 300.0
+    assert scene.tick(200, committed=np.ones((2, 8), np.float32)).kind == "held"
+    assert scene.policy.acts[-1].committed.shape == (2, 8)
+
+
+def test_the_policy_itself_takes_committed_actions_under_a_deadline() -> None:
+    committed = np.full((3, 8), 0.25, np.float32)
+    with DeadlinePolicy(make_policy()[0], deadline_ms=60_000) as acting:
+        assert acting.act(SEEN, committed=committed).details["committed_rows"] == 3
+        assert acting.act(SEEN).details["committed_rows"] == 0
+        with pytest.raises(ContractError, match="can't be committed"):
+            acting.act(SEEN, committed=np.zeros((3, 7), np.float32))
+        assert (acting.counters.met, acting.counters.failed) == (2, 1)
 
 
 def test_less_time_a_cheaper_point() -> None:

@@ -90,13 +90,77 @@ def test_a_small_gpu(device_loop: Any, gen_inputs: Any) -> None:
 
 def test_an_engine_that_fails_in_the_middle(device_loop: Any, gen_inputs: Any) -> None:
     scene = device_loop()
-    scene.run(gen_inputs(), SETTINGS)
     scene.cuda.inject("gen_step", EngineError("TensorRT failed in graph 'gen_step'"), after=3)
     with pytest.raises(EngineError, match="gen_step"):
-        # The second launch captures: what fails there ends the capture
         scene.run(gen_inputs(), SETTINGS)
     assert scene.run(gen_inputs(), SETTINGS).counters.launch.startswith("piece by piece")
     assert scene.run(gen_inputs(), SETTINGS).counters.launch == "one CUDA graph"
+
+
+@pytest.mark.parametrize("call", ["gen_step", "capture"])
+@pytest.mark.parametrize("error", [EngineError("it can't be captured"), OutOfDeviceMemoryError("no room for a graph")])
+def test_a_library_that_fails_while_captured(
+    device_loop: Any, host_loop: Any, gen_inputs: Any, call: str, error: Exception
+) -> None:
+    """Libraries have no error of their own for it: every tick is answered, piece by piece from then on."""
+    scene, host = device_loop(), host_loop()
+    scene.run(gen_inputs(), SETTINGS)
+    scene.cuda.inject(call, error, after=3 if call == "gen_step" else 0)
+    for seed in range(4):
+        result = scene.run(gen_inputs(seed=seed), SETTINGS)
+        np.testing.assert_allclose(result.action, host.run(gen_inputs(seed=seed), SETTINGS).action, atol=2e-6)
+        assert result.counters.launch == f"piece by piece: {error}"
+
+
+def test_a_solver_that_refuses_capture(device_loop: Any, gen_inputs: Any) -> None:
+    scene = device_loop()
+    scene.solver.capture_refusal = "it allocates while it runs"
+    for _ in range(2):
+        assert scene.run(gen_inputs(), SETTINGS).counters.launch == "piece by piece: it allocates while it runs"
+
+
+def test_a_workspace_that_cant_grow_is_not_used_any_more(device_loop: Any, host_loop: Any, gen_inputs: Any) -> None:
+    grows = {"workspace_bytes": lambda dims: 4096 * (dims.get("U", 0) + dims.get("S", 0))}
+    scene, host = device_loop(engine=grows), host_loop()
+    for _ in range(3):
+        scene.run(gen_inputs(), SETTINGS)
+    longer = gen_inputs(cond_tokens=np.arange(9, dtype=np.int64))
+    scene.cuda.inject("allocate", OutOfDeviceMemoryError("the GPU has no room"))
+    # The prompts that could be dropped are: then it works
+    scene.run(longer, SETTINGS)
+    before = scene.workspace.generation
+    with scene.cuda.current():
+        scene.cuda.inject("allocate", OutOfDeviceMemoryError("the GPU has no room"))
+        with pytest.raises(OutOfDeviceMemoryError):
+            scene.workspace.cover(1 << 20)
+    assert scene.workspace.generation > before and scene.workspace.nbytes == 0
+    result = scene.run(gen_inputs(), SETTINGS)
+    np.testing.assert_allclose(result.action, host.run(gen_inputs(), SETTINGS).action, atol=2e-6)
+
+
+def test_kept_prompts_make_room_for_a_new_one(device_loop: Any, gen_inputs: Any) -> None:
+    scene = device_loop()
+    for first in range(3):
+        scene.run(gen_inputs(cond_tokens=np.array([first, 1, 2, 3], np.int64)), SETTINGS)
+    assert len(scene.loop.prompts) == 4
+    scene.cuda.inject("allocate", OutOfDeviceMemoryError("the GPU has no room"))
+    scene.run(gen_inputs(cond_tokens=np.array([9, 1, 2, 3], np.int64)), SETTINGS)
+    assert len(scene.loop.prompts) == 4
+    # Four are dropped one after the other, and there is still no room
+    for number in range(5):
+        scene.cuda.inject("allocate", OutOfDeviceMemoryError("the GPU has no room"), after=number)
+    with pytest.raises(OutOfDeviceMemoryError):
+        scene.run(gen_inputs(cond_tokens=np.array([8, 1, 2, 3], np.int64)), SETTINGS)
+
+
+def test_page_locked_memory_that_is_refused(device_loop: Any, gen_inputs: Any) -> None:
+    scene = device_loop()
+    for _ in range(3):
+        scene.cuda.inject("pinned", OutOfDeviceMemoryError("no page-locked memory"), after=2)
+        with pytest.raises(OutOfDeviceMemoryError):
+            scene.run(gen_inputs(), SETTINGS)
+        assert "tick buffers" not in scene.cuda.ledger
+    scene.run(gen_inputs(), SETTINGS)
 
 
 def test_a_lost_context_stays_lost(device_loop: Any, gen_inputs: Any) -> None:

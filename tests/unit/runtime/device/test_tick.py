@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 from device_engines import SOLVER_CONTRACT, FunctionEngine, solver_function
 from host_cuda import HostCuda
 
-from motedge.errors import HostError
-from motedge.runtime.cuda.errors import StickyCudaError
+from motedge.errors import HostError, UsageError
+from motedge.runtime.cuda.errors import CudaError, StickyCudaError
 from motedge.runtime.cuda.ledger import PINNED
 from motedge.runtime.device.image_encoder import ImageEncoder
 from motedge.runtime.device.loop import DeviceLoop
@@ -20,6 +21,7 @@ from motedge.runtime.device.workspace import Workspace
 from motedge.runtime.finite import NonFiniteError
 from motedge.runtime.policy.device_tick import DeviceTick, HostSight
 from motedge.runtime.policy.observation import Observation
+from motedge.runtime.policy.one_thread import OneThreadTick
 from motedge.runtime.policy.recovery import RecoveringTick
 from motedge.runtime.policy.shape import PolicyShape
 from motedge.runtime.policy.tick import HostTick, TickRequest
@@ -65,7 +67,7 @@ def tick_scene(model: Any, tables: Any, host_loop: Any, numpy_engine: Any) -> An
                 cuda.stream("high"),
             )
             sight = HostSight(encoder, SHAPE)
-        tick = DeviceTick(cuda, list(engines.values()), workspace, encoder, loop, sight, SHAPE)
+            tick = DeviceTick(cuda, list(engines.values()), workspace, encoder, loop, sight, SHAPE)
         host = HostTick(numpy_engine("vae_encoder", functions["vae_encoder"]), host_loop(functions), SHAPE)
         return SimpleNamespace(cuda=cuda, engines=engines, tick=tick, host=host, encoder=encoder)
 
@@ -82,7 +84,7 @@ def test_equals_the_host_and_stays_on_the_device(tick_scene: Any) -> None:
         np.testing.assert_allclose(result.action, expected.action, rtol=0, atol=3e-6)
         # Two graphs: the encoder's and the loop's
         assert scene.cuda.counts["graph launch"] - before == (2 if seed else 0)
-    assert scene.encoder.launch_kind == "one CUDA graph"
+    assert scene.encoder.refusal is None and result.stages_ms["vae_ms"] > 0
     assert result.timings.gen_ms > 0 and result.counters.prompt_hits == 2
 
 
@@ -115,6 +117,69 @@ def test_nan_of_the_encoder_is_named(tick_scene: Any, model: Any) -> None:
     scene.tick.see(observation(0))
     with pytest.raises(NonFiniteError, match="vae_encoder"):
         scene.tick.run(request(0), SETTINGS)
+
+
+def test_an_encoder_that_cant_be_captured_is_told(tick_scene: Any) -> None:
+    scene = tick_scene()
+    scene.engines["vae_encoder"].capture_refusal = "it keeps a graph of its own"
+    for seed in range(2):
+        scene.tick.see(observation(seed))
+        result = scene.tick.run(request(seed), SETTINGS)
+    assert result.counters.launch == "one CUDA graph; image encoder: it keeps a graph of its own"
+
+
+def test_a_context_that_is_gone_does_not_keep_the_engines(tick_scene: Any) -> None:
+    scene = tick_scene()
+    scene.tick.see(observation(1))
+    scene.tick.run(request(0), SETTINGS)
+
+    def gone() -> Any:
+        raise StickyCudaError("the context was destroyed")
+
+    scene.cuda.current = gone
+    scene.tick.close()
+    assert all(engine.counts["closed"] == 1 for engine in scene.engines.values())
+
+
+def test_all_work_in_one_thread(tick_scene: Any) -> None:
+    """Whoever calls, from whichever thread; what goes wrong comes through."""
+    threads: set[int] = set()
+    scenes: list[Any] = []
+
+    def make() -> Any:
+        threads.add(threading.get_ident())
+        scenes.append(tick_scene())
+        tick, see = scenes[0].tick, scenes[0].tick.see
+        tick.see = lambda seen: (threads.add(threading.get_ident()), see(seen))[1]
+        return tick
+
+    tick = OneThreadTick(make)
+    results: list[Any] = []
+
+    def act(seed: int) -> None:
+        tick.see(observation(seed))
+        results.append(tick.run(request(seed), SETTINGS))
+
+    for seed in range(3):
+        caller = threading.Thread(target=act, args=(seed,))
+        caller.start()
+        caller.join()
+    scenes[0].host.see(observation(2))
+    expected = scenes[0].host.run(request(2), SETTINGS)
+    np.testing.assert_allclose(results[2].action, expected.action, rtol=0, atol=3e-6)
+    assert len(threads) == 1 and threading.get_ident() not in threads
+    assert tick.memory_bytes()["weights of gen_step"] == 1000
+    scenes[0].cuda.inject("copy", CudaError("a copy failed"))
+    with pytest.raises(CudaError, match="a copy failed"):
+        tick.see(observation(0))
+    tick.close()
+    tick.close()
+    with pytest.raises(HostError, match="no GPU"):
+        OneThreadTick(_no_gpu)
+
+
+def _no_gpu() -> Any:
+    raise HostError("no GPU")
 
 
 class Recovery:
@@ -184,5 +249,5 @@ def test_the_reply_says_that_the_context_was_rebuilt(tick_scene: Any) -> None:
     recovery.crash("record")
     assert "rebuilt" in recovery.tick.run(request(0), SETTINGS).counters.launch
     recovery.tick.close()
-    with pytest.raises(HostError, match="closed"):
+    with pytest.raises(UsageError, match="was closed"):
         recovery.tick.see(observation(0))

@@ -52,6 +52,21 @@ def test_memory_counts_activations_and_what_must_stay_free(make_files: Maker) ->
     assert check_engine(files, files.engines[0], _change(free_memory_bytes=None), reserve_bytes=10**12)
 
 
+def test_weights_that_are_streamed_need_no_room(make_files: Maker) -> None:
+    host = _change(free_memory_bytes=500, weight_budget_bytes=100)
+    streams = make_files(settings={"weight_streaming": True})
+    assert check_engine(streams, streams.engines[0], host)
+    for budget in (None, 101):
+        with pytest.raises(HostError, match="too little free memory"):
+            check_engine(streams, streams.engines[0], dataclasses.replace(host, weight_budget_bytes=budget))
+    # More than there is of them is all of them
+    roomy = _change(free_memory_bytes=1000, weight_budget_bytes=10**9)
+    assert check_engine(streams, streams.engines[0], roomy)
+    whole = make_files(settings={"weight_streaming": False})
+    with pytest.raises(HostError, match=r"600 B of weights and kernels"):
+        check_engine(whole, whole.engines[0], host)
+
+
 def test_data_files_count_and_are_checked(make_files: Maker) -> None:
     files = make_files(data_files={"weights.data": {"bytes": 5, "sha256": "0" * 64}})
     engine = files.engines[0]

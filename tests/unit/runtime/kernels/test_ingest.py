@@ -12,7 +12,8 @@ from kernel_twins import KERNELS
 
 from motedge.errors import ContractError, ObservationError, UsageError
 from motedge.runtime.cuda.errors import CudaError, OutOfDeviceMemoryError
-from motedge.runtime.kernels.frame_spec import FORMATS, FrameSpec
+from motedge.runtime.cuda.frames import FORMATS
+from motedge.runtime.kernels.frame_spec import FrameSpec
 from motedge.runtime.kernels.ingest import CameraIngest, ImageIngest
 from motedge.runtime.kernels.ingest_plan import IngestPlan
 from motedge.runtime.kernels.library import KernelLibrary

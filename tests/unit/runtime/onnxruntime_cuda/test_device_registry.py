@@ -88,6 +88,12 @@ def test_a_target_means_nothing_to_onnxruntime(gpu, onnx_bundle) -> None:
         open_device_engine(Bundle.open(onnx_bundle), GRAPH, gpu, backend=BACKEND, target="jetson-agx-orin-64gb")
 
 
+@pytest.mark.parametrize("options", [{"trust_host_code": True}, {"weight_streaming_budget": 0}])
+def test_onnxruntime_has_no_engines_to_trust_or_to_stream(gpu, onnx_bundle, options) -> None:
+    with pytest.raises(UsageError, match="no engine to trust"):
+        open_device_engine(Bundle.open(onnx_bundle), GRAPH, gpu, backend=BACKEND, **options)
+
+
 def test_a_changed_file_is_not_loaded(gpu, onnx_bundle) -> None:
     path = onnx_bundle / "graphs/gen_step.primitive-fp32.onnx"
     data = bytearray(path.read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable
@@ -9,16 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tensorrt_runtime_stub import make_plan, stub_library
+from tensorrt_runtime_stub import make_plan, stage_of, stub_library
 
 from motedge.bundle import Bundle
 from motedge.errors import BundleError, HostError, UsageError
 from motedge.files import write_json
+from motedge.runtime.backends.device_registry import open_device_engine
 from motedge.runtime.backends.tensorrt.find import VariantName, open_tensorrt_engine
 from motedge.runtime.engine_files import BUILD_FILE, EngineFile, EngineFiles
 from motedge.runtime.engine_files.gate import this_platform
+from motedge.runtime.policy import GpuOptions
 
 DIMS = {"T": 3, "A": 5, "U": 6, "N": 17}
+GRAPHS = ("und_prefill", "gen_step", "vae_encoder", "solver_step")
 Build = Callable[..., EngineFile]
 
 
@@ -159,6 +163,46 @@ def test_what_is_trusted_and_what_is_not_checked(bench: Any, build: Build) -> No
     build("h100", version_compatible=True, sha256="0" * 64)
     engine = _open(bench, trust_host_code=True, check_content=False)
     assert engine._runtime.engine_host_code_allowed
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+def test_streamed_weights_need_room_only_where_memory_is_shared(
+    bench: Any, build: Build, monkeypatch: pytest.MonkeyPatch, integrated: bool
+) -> None:
+    size = build("h100", settings={"weight_streaming": True}).bytes
+    library = stub_library("10.13", bench.cuda)
+    stage_of(library).streamable = size - 10
+    monkeypatch.setattr(bench.cuda, "facts", dataclasses.replace(bench.cuda.facts, integrated=integrated))
+    # Room for the activations, and for some of the weights
+    monkeypatch.setattr(bench.cuda, "memory_info", lambda: (100 + size // 2, 1 << 30))
+    with pytest.raises(HostError, match="too little free memory"):
+        _open(bench, library=library)
+    if integrated:
+        with pytest.raises(HostError, match="too little free memory"):
+            _open(bench, library=library, weight_streaming_budget=size // 2)
+    else:
+        assert _open(bench, library=library, weight_streaming_budget=size // 2).weight_bytes == 10 + size // 2
+
+
+def test_through_the_registry(bench: Any, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    build("h100", version_compatible=True, settings={"weight_streaming": True})
+    library = stub_library("10.13", bench.cuda)
+    stage_of(library).streamable = 10
+    monkeypatch.setattr("motedge.runtime.backends.tensorrt.find.find_library", lambda backend: library)
+    bundle = Bundle.open(bench.bundle)
+    with pytest.raises(HostError, match="--trust-engines"):
+        open_device_engine(bundle, "gen_step", bench.cuda, backend="tensorrt")
+    gpu = GpuOptions(target="h100", trust_host_code=True, weight_budget_gb=4e-9)
+    engine = open_device_engine(bundle, "gen_step", bench.cuda, backend="tensorrt", **gpu.engine_options("gen_step"))
+    assert engine.raw.weight_streaming_budget_v2 == 4
+    assert engine._runtime.engine_host_code_allowed
+
+
+def test_only_the_towers_stream() -> None:
+    gpu = GpuOptions(weight_budget_gb=0)
+    budgets = {graph: gpu.engine_options(graph)["weight_streaming_budget"] for graph in GRAPHS}
+    assert budgets == {"und_prefill": 0, "gen_step": 0, "vae_encoder": None, "solver_step": None}
+    assert {GpuOptions().engine_options(graph)["weight_streaming_budget"] for graph in GRAPHS} == {None}
 
 
 @pytest.mark.parametrize("name", ["bf16", "fused", "fused-int8", "other-fp16", ""])

@@ -13,7 +13,7 @@ from tensorrt_stub_scene import Stage, make_library
 
 from motedge.errors import HostError, UsageError
 from motedge.targets.builders import this_gpu
-from motedge.targets.builders.memory_watch import MemoryPeak, available_memory
+from motedge.targets.builders.memory_watch import MemoryPeak
 from motedge.targets.builders.registry import builder_for, make_builder
 from motedge.targets.builders.selection import UNCHECKED, Choice, asked_types
 from motedge.targets.builders.settings import BuildSettings
@@ -147,9 +147,6 @@ def test_memory_as_the_kernel_tells_it(tmp_path: Path) -> None:
     peak.watch(7, tmp_path)
     peak.watch(8, tmp_path)
     assert (peak.resident, peak.anonymous) == (3000 * 1024, 500 * 1024)
-    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    4 kB\n")
-    assert available_memory(tmp_path / "meminfo") == 4096
-    assert available_memory(tmp_path / "none") is None
 
 
 def test_a_device_without_onnx_builds_quantized_graphs_and_says_what_it_did_not_check(
