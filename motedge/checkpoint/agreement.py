@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from motedge.checkpoint.config import ModelConfig
 from motedge.checkpoint.fp8_layout import CODES, QUANT_CONFIG, check_scales, is_projection, is_scale, scale_keys
 from motedge.checkpoint.keys import Shape, config_fields_of, transformer_shapes
+from motedge.checkpoint.sound_config import SoundConfig
+from motedge.checkpoint.sound_keys import sound_decoder_shapes, sound_shapes
 from motedge.checkpoint.tensor_store import TensorStore
 from motedge.checkpoint.vae_config import VaeConfig
 from motedge.checkpoint.vae_keys import vae_shapes
@@ -47,6 +49,24 @@ def check_vae(store: TensorStore, config: VaeConfig) -> None:
 def check_vision(store: TensorStore, config: VisionConfig) -> None:
     """Raises CheckpointError on the first disagreement between vision_encoder/ and the root config.json."""
     check_store(store, vision_shapes(config), lambda key: "this follows from vision_config in the root config.json")
+
+
+def check_sound(store: TensorStore, config: SoundConfig, model: ModelConfig) -> None:
+    """Raises CheckpointError on the first disagreement between sound_tokenizer/, its config and the transformer's.
+
+    The encoder may be left out: generation does not need it.
+    """
+    with_encoder = any(key.startswith("encoder.") for key in store)
+    shapes = sound_shapes(config) if with_encoder else sound_decoder_shapes(config)
+    check_store(store, shapes, lambda key: "this follows from sound_tokenizer/config.json")
+    rate = config.sampling_rate / config.hop
+    if model.sound_gen and (model.sound_dim, model.sound_latent_fps) != (config.vocoder_input_dim, rate):
+        raise CheckpointError(
+            "transformer/config.json and sound_tokenizer/config.json contradict each other",
+            expected=f"sound_dim = {model.sound_dim}, sound_latent_fps = {model.sound_latent_fps:g}",
+            got=f"vocoder_input_dim = {config.vocoder_input_dim}, {rate:g} latents a second",
+            fix="take both files of one revision",
+        )
 
 
 def check_latent(config: ModelConfig, vae_config: VaeConfig) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from motedge.checkpoint.config import ModelConfig
 from motedge.checkpoint.policy_metadata import PolicyMetadata, read_policy
 from motedge.checkpoint.provenance import Provenance, read_provenance
+from motedge.checkpoint.sound_config import SoundConfig
 from motedge.checkpoint.vae_config import VaeConfig
 from motedge.checkpoint.vision_config import VisionConfig
 from motedge.errors import CheckpointError
@@ -30,6 +31,8 @@ class CheckpointConfigs:
     vae_config: VaeConfig
     # None where the root config.json is absent (a partial download)
     vision_config: VisionConfig | None
+    # None where the audio tokenizer was not fetched, or the model makes no sound (Edge)
+    sound_config: SoundConfig | None
     provenance: Provenance | None
     policy: PolicyMetadata | None
 
@@ -53,6 +56,7 @@ class CheckpointConfigs:
             config=config,
             vae_config=VaeConfig.from_dict(read_config(root / "vae" / "config.json")),
             vision_config=vision,
+            sound_config=_sound_config(root / "sound_tokenizer" / "config.json"),
             provenance=read_provenance(root),
             policy=policy,
         )
@@ -85,6 +89,10 @@ def read_config(path: Path) -> dict[str, Any]:
             f"{path} is not a JSON object", got=type(value).__name__, fix="fetch the checkpoint again"
         )
     return value
+
+
+def _sound_config(path: Path) -> SoundConfig | None:
+    return SoundConfig.from_dict(read_config(path)) if path.exists() else None
 
 
 def _require_cosmos3(root: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from motedge.checkpoint.agreement import check_latent, check_transformer, check_vae, check_vision
+from motedge.checkpoint.agreement import check_latent, check_sound, check_transformer, check_vae, check_vision
 from motedge.checkpoint.configs import CheckpointConfigs
 from motedge.checkpoint.fp8_layout import is_scale, read_precision
 from motedge.checkpoint.keys import TOWERS, tower_counts, tower_of, transformer_shapes
@@ -43,6 +43,7 @@ def inspect_checkpoint(path: PathLike, *, values: bool = False) -> dict[str, Any
     transformer = _open(root / "transformer", problems)
     vae = _open(root / "vae", problems)
     vision = _open(root / "vision_encoder", problems) if has_weights(root / "vision_encoder") else None
+    sound = _open(root / "sound_tokenizer", problems) if has_weights(root / "sound_tokenizer") else None
     if transformer is not None:
         _collect(problems, lambda: check_transformer(transformer, configs.config, precision))
     _collect(problems, lambda: check_latent(configs.config, configs.vae_config))
@@ -51,8 +52,11 @@ def inspect_checkpoint(path: PathLike, *, values: bool = False) -> dict[str, Any
     vision_config = configs.vision_config
     if vision is not None and vision_config is not None:
         _collect(problems, lambda: check_vision(vision, vision_config))
+    sound_config = configs.sound_config
+    if sound is not None and sound_config is not None:
+        _collect(problems, lambda: check_sound(sound, sound_config, configs.config))
     _collect(problems, lambda: special_tokens(root))
-    stores = {"transformer": transformer, "vae": vae, "vision_encoder": vision}
+    stores = {"transformer": transformer, "vae": vae, "vision_encoder": vision, "sound_tokenizer": sound}
     if values:
         for store in filter(None, stores.values()):
             _collect_values(problems, store)

@@ -17,6 +17,7 @@ from motedge.checkpoint.provenance import SYNTHETIC, Provenance, write_provenanc
 from motedge.checkpoint.random_weights import DTYPE, random_chunks
 from motedge.checkpoint.repository_files import write_repository_files, write_root_index
 from motedge.checkpoint.safetensors_stream import SHARD_BYTES, Dtype, data_bytes, write_component
+from motedge.checkpoint.sound_keys import sound_shapes
 from motedge.checkpoint.staging import staged_folder
 from motedge.checkpoint.synthetic_tokenizer import write_tokenizer
 from motedge.checkpoint.tokenizer_files import FOLDER as TOKENIZER_FOLDER
@@ -28,7 +29,12 @@ from motedge.files import PathLike, require_free
 # Configs, tokenizer, headers and indexes: a few MB at most
 _SMALL_FILES_BYTES = 16_000_000
 PRECISIONS = ("bf16", "fp8")
-_STEMS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "vision_encoder": "model"}
+_STEMS = {
+    "transformer": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "vision_encoder": "model",
+    "sound_tokenizer": "diffusion_pytorch_model",
+}
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ def plan_checkpoint(family: str, variant: str, size: str, precision: str = PRECI
         "vae": vae_shapes(configs.vae),
         "vision_encoder": vision_shapes(configs.vision),
     }
+    if configs.sound is not None:
+        components["sound_tokenizer"] = sound_shapes(configs.sound)
     return MakePlan(family, variant, size, configs, components, precision)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from motedge.checkpoint.config import FAMILIES, ModelConfig
+from motedge.checkpoint.sound_config import SoundConfig
 from motedge.checkpoint.vae_config import VaeConfig
 from motedge.checkpoint.vision_config import QWEN3_VL, SIGLIP2, VisionConfig
 from motedge.errors import UsageError, closest
@@ -38,6 +39,8 @@ _TRANSFORMER: dict[str, dict[str, tuple[int, int, int, int, int, int]]] = {
 }
 # size -> (encoder base width, decoder base width)
 _VAE = {"tiny": (8, 8), "small": (32, 32), "full": (160, 256)}
+# size -> (decoder width, encoder width); the multiples and strides stay, and with them the 1920 samples a latent
+_SOUND = {"tiny": (4, 8), "small": (16, 16), "full": (320, 192)}
 # size -> (width, feed-forward width, layers, heads); the published ViT has heads of 72
 _VISION = {"tiny": (144, 288, 4, 2), "small": (288, 576, 6, 4), "full": (1152, 4304, 27, 16)}
 
@@ -60,11 +63,13 @@ LATENTS_STD = (
 
 @dataclass(frozen=True)
 class Preset:
-    """The three configurations of one checkpoint."""
+    """The configurations of one checkpoint."""
 
     transformer: ModelConfig
     vae: VaeConfig
     vision: VisionConfig
+    # None for Edge, which makes no sound
+    sound: SoundConfig | None = None
 
 
 def preset(family: str, size: str) -> Preset:
@@ -77,7 +82,7 @@ def preset(family: str, size: str) -> Preset:
         raise UsageError("unknown family", expected=" or ".join(FAMILIES), got=family, fix=closest(family, FAMILIES))
     if size not in SIZES:
         raise UsageError("unknown size", expected=" or ".join(SIZES), got=size, fix=closest(size, SIZES))
-    return Preset(_transformer(family, size), _vae(size), _vision(family, size))
+    return Preset(_transformer(family, size), _vae(size), _vision(family, size), _sound(family, size))
 
 
 def _transformer(family: str, size: str) -> ModelConfig:
@@ -114,6 +119,13 @@ def _vae(size: str) -> VaeConfig:
         latents_mean=LATENTS_MEAN,
         latents_std=LATENTS_STD,
     )
+
+
+def _sound(family: str, size: str) -> SoundConfig | None:
+    if family == "edge":
+        return None
+    decoder, encoder = _SOUND[size]
+    return SoundConfig(dec_dim=decoder, enc_dim=encoder)
 
 
 def _vision(family: str, size: str) -> VisionConfig:

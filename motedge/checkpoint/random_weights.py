@@ -40,6 +40,10 @@ def distribution(key: str, shape: Shape) -> tuple[float, float]:
         return 0.0, 0.02
     if leaf == "gamma" or (leaf == "weight" and len(shape) == 1):
         return 1.0, 0.05  # norms
+    if leaf == "weight_g":
+        return 1.0, 0.05  # lengths of directions: the output is as large as the input
+    if leaf in ("alpha", "beta"):
+        return 0.0, 0.3  # logarithms of the snake's frequency and size
     if key.endswith("modality_embed"):
         return 0.0, 0.2
     if module.endswith(("position_embedding", "pos_embed")):

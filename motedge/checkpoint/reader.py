@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from motedge.checkpoint.agreement import check_latent, check_transformer, check_vae, check_vision
+from motedge.checkpoint.agreement import check_latent, check_sound, check_transformer, check_vae, check_vision
 from motedge.checkpoint.configs import CheckpointConfigs
 from motedge.checkpoint.fingerprint import fingerprint
 from motedge.checkpoint.fp8_layout import read_precision
 from motedge.checkpoint.tensor_store import TensorStore, has_weights
 from motedge.checkpoint.tokenizer_files import special_tokens, tokenizer_files
+from motedge.checkpoint.weight_norm import WeightNormStore
 from motedge.files import PathLike
 
 __all__ = ["Checkpoint", "TensorStore"]
@@ -30,6 +31,8 @@ class Checkpoint(CheckpointConfigs):
     vae: TensorStore
     # None where the reasoner's vision encoder was not fetched; actions and video do not need it
     vision_encoder: TensorStore | None
+    # None where the audio tokenizer was not fetched, or there is none (Edge)
+    sound_tokenizer: TensorStore | None
 
     @classmethod
     def open(cls, path: PathLike) -> Checkpoint:
@@ -45,6 +48,9 @@ class Checkpoint(CheckpointConfigs):
             transformer=TensorStore(root / "transformer"),
             vae=TensorStore(root / "vae"),
             vision_encoder=TensorStore(root / "vision_encoder") if has_weights(root / "vision_encoder") else None,
+            sound_tokenizer=(
+                WeightNormStore(root / "sound_tokenizer") if has_weights(root / "sound_tokenizer") else None
+            ),
         )
 
     @property
@@ -60,7 +66,8 @@ class Checkpoint(CheckpointConfigs):
     @property
     def stores(self) -> list[TensorStore]:
         """Every component's weights that are there."""
-        return [store for store in (self.transformer, self.vae, self.vision_encoder) if store is not None]
+        known = (self.transformer, self.vae, self.vision_encoder, self.sound_tokenizer)
+        return [store for store in known if store is not None]
 
     def check(self) -> None:
         """Compares names, shapes and dtypes of all weights with what the configs ask for.
@@ -73,6 +80,8 @@ class Checkpoint(CheckpointConfigs):
         check_vae(self.vae, self.vae_config)
         if self.vision_encoder is not None and self.vision_config is not None:
             check_vision(self.vision_encoder, self.vision_config)
+        if self.sound_tokenizer is not None and self.sound_config is not None:
+            check_sound(self.sound_tokenizer, self.sound_config, self.config)
 
     def check_values(self, keys: list[str] | None = None) -> None:
         """Looks for NaN and infinity in the transformer's tensors (all, or those named): reads them whole.

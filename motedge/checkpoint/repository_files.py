@@ -9,6 +9,7 @@ from typing import Any
 from motedge.checkpoint.keys import tower_of
 from motedge.checkpoint.policy_metadata import PolicyMetadata
 from motedge.checkpoint.presets import Preset
+from motedge.checkpoint.sound_config import SOUND_CLASS, SoundConfig
 from motedge.files import write_json
 
 # The library release whose layout this is
@@ -27,7 +28,7 @@ def write_repository_files(root: Path, family: str, variant: str, preset: Preset
     """
     edge = family == "edge"
     files: dict[str, dict[str, Any]] = {
-        "model_index.json": _model_index(edge),
+        "model_index.json": _model_index(edge, preset.sound),
         "transformer/config.json": {
             "_class_name": "Cosmos3OmniTransformer",
             "_diffusers_version": DIFFUSERS_VERSION,
@@ -39,6 +40,8 @@ def write_repository_files(root: Path, family: str, variant: str, preset: Preset
         "generation_config.json": _generation(edge),
         "preprocessor_config.json": _preprocessor(edge),
     }
+    if preset.sound is not None:
+        files["sound_tokenizer/config.json"] = {**preset.sound.to_dict(), "_diffusers_version": DIFFUSERS_VERSION}
     if variant == "policy-droid":
         files["checkpoint.json"] = {"policy": vars(DROID_POLICY)}
     for name, value in files.items():
@@ -60,7 +63,7 @@ def write_root_index(root: Path, transformer: Mapping[str, str], vision: Mapping
     write_json(root / "model.safetensors.index.json", index)
 
 
-def _model_index(edge: bool) -> dict[str, Any]:
+def _model_index(edge: bool, sound: SoundConfig | None) -> dict[str, Any]:
     return {
         "_class_name": _PIPELINE,
         "_diffusers_version": DIFFUSERS_VERSION,
@@ -68,7 +71,7 @@ def _model_index(edge: bool) -> dict[str, Any]:
         "enable_safety_checker": True,
         "safety_checker": [None, None],
         "scheduler": ["diffusers", "UniPCMultistepScheduler"],
-        "sound_tokenizer": [None, None],
+        "sound_tokenizer": [None, None] if sound is None else ["diffusers", SOUND_CLASS],
         "text_tokenizer": ["transformers", "PreTrainedTokenizerFast"],
         "transformer": ["diffusers", "Cosmos3OmniTransformer"],
         "use_native_flow_schedule": edge,
