@@ -40,9 +40,10 @@ class LoopAccount:
         """The run's counts."""
         hits, misses, rope_hits = self._before
         return LoopCounters(
-            forwards=sum(1 if step.uncond_ms is None else 2 for step in steps),
+            forwards=sum(step.forwards for step in steps),
             prefills=self._cache.misses - misses,
             prompt_hits=self._cache.hits - hits,
             rope_hits=self._rotary.cache_info().hits - rope_hits,
             noise_ahead=self.noise_ahead,
+            reused=sum(step.reused for step in steps),
         )

@@ -5,20 +5,29 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from motedge.runtime.account import LoopAccount
 from motedge.runtime.branch import GenBranch
+from motedge.runtime.distilled import DistilledSchedule, StochasticEuler
 from motedge.runtime.engine import Engine
 from motedge.runtime.gen_state import GenState
 from motedge.runtime.guidance import GuidancePlan, combine
 from motedge.runtime.noise import NoiseAhead
 from motedge.runtime.prompt_cache import PromptCache
 from motedge.runtime.prompt_encoder import PromptEncoder
-from motedge.runtime.request import GenInputs, GenResult, LoopCounters, LoopTimings, SamplerSettings, StepTiming
+from motedge.runtime.request import (
+    GenInputs,
+    GenResult,
+    LoopCounters,
+    LoopTimings,
+    SamplerSettings,
+    Schedule,
+    StepTiming,
+)
 from motedge.runtime.request_plan import check_request, gen_dims, gen_layout, prompts_of
 from motedge.runtime.rope import RotaryTable
-from motedge.runtime.schedule import FlowSchedule
+from motedge.runtime.step_cache.velocities import VelocitySource, velocity_sources
 from motedge.runtime.tables import Tables
 from motedge.runtime.unipc import UniPC
 from motedge.runtime.unipc_coefficients import UniPCCoefficients
@@ -81,8 +90,7 @@ class DenoiseLoop:
             NonFiniteError: a graph returned NaN or infinity; names the graph, the step and the branch.
         """
         account = LoopAccount(self._prompts.cache, self._rotary)
-        schedule = FlowSchedule(settings.steps, settings.shift)
-        plan = settings.guidance_plan()
+        schedule, plan = settings.schedule(), settings.guidance_plan()
         prompts = prompts_of(inputs, plan, schedule)
         check_request(inputs, prompts, self._gen.contract)
         weights = self._weights(inputs.domain_id, inputs.raw_dim)
@@ -93,24 +101,37 @@ class DenoiseLoop:
         state.reset(inputs, noise)
         for branch, kv, angles in zip(self._branches, und_kv, rotary):
             branch.bind(gen_dims(inputs, kv.shape[3], self._patch), state, angles, kv, weights)
-        solver = self._solver_for(schedule, state.size)
-        steps = tuple(self._step(k, solver, state, inputs, plan) for k in range(schedule.steps))
+        solver = self._solver_for(schedule, state, inputs.seed)
+        times = schedule.timesteps.tolist()
+        guided = [plan.active(t) for t in times]
+        moves = bool(inputs.vision_noisy.any())
+        sources = velocity_sources(settings.step_cache, self._branches, state.vision, moves, times, guided)
+        steps = tuple(self._step(k, t, solver, state, inputs, plan, sources) for k, t in enumerate(times))
         return GenResult(state.vision.copy(), state.action.copy(), account.timings(steps), account.counters(steps))
 
     def close(self) -> None:
         """Stops the noise thread. The engines belong to the caller."""
         self._noise.close()
 
-    def _step(self, k: int, solver: UniPC, state: GenState, inputs: GenInputs, plan: GuidancePlan) -> StepTiming:
+    def _step(
+        self,
+        k: int,
+        t: float,
+        solver: Union[UniPC, StochasticEuler],
+        state: GenState,
+        inputs: GenInputs,
+        plan: GuidancePlan,
+        sources: tuple[VelocitySource, VelocitySource],
+    ) -> StepTiming:
         """One denoising step: the state moves from noise level k to k + 1."""
-        conditional, unconditional = self._branches
-        t = int(solver.coefficients.timesteps[k])
+        conditional, unconditional = sources
         state.t[0] = t
-        marks = [time.perf_counter()]
-        vision, action = conditional.forward(k)
+        marks, uncond_reused = [time.perf_counter()], False
+        vision, action = conditional.at(k)
         marks.append(time.perf_counter())
         if plan.active(t):
-            vision_uncond, action_uncond = unconditional.forward(k)
+            vision_uncond, action_uncond = unconditional.at(k)
+            uncond_reused = unconditional.reused
             marks.append(time.perf_counter())
             combine(vision, vision_uncond, plan.scale, out=state.vision_velocity)
             combine(action, action_uncond, plan.scale, out=state.action_velocity)
@@ -121,7 +142,8 @@ class DenoiseLoop:
         state.hold_clean(inputs)
         marks.append(time.perf_counter())
         spans_ms = [1e3 * (after - before) for before, after in zip(marks, marks[1:])]
-        return StepTiming(t, spans_ms[0], spans_ms[1] if len(spans_ms) == 3 else None, spans_ms[-1])
+        uncond_ms = spans_ms[1] if len(spans_ms) == 3 else None
+        return StepTiming(t, spans_ms[0], uncond_ms, spans_ms[-1], conditional.reused, uncond_reused)
 
     def _buffers(self, inputs: GenInputs) -> GenState:
         shapes = inputs.vision_clean.shape, inputs.action_clean.shape
@@ -129,9 +151,11 @@ class DenoiseLoop:
             self._state = GenState(*shapes)
         return self._state
 
-    def _solver_for(self, schedule: FlowSchedule, size: int) -> UniPC:
-        key = (schedule, size)
+    def _solver_for(self, schedule: Schedule, state: GenState, seed: int) -> Union[UniPC, StochasticEuler]:
+        if isinstance(schedule, DistilledSchedule):
+            return StochasticEuler(schedule, (state.vision_count, state.action_count), seed)
+        key = (schedule, state.size)
         if self._solver is None or self._solver_key != key:
-            self._solver, self._solver_key = UniPC(UniPCCoefficients.from_schedule(schedule), size), key
+            self._solver, self._solver_key = UniPC(UniPCCoefficients.from_schedule(schedule), state.size), key
         self._solver.reset()
         return self._solver

@@ -25,6 +25,14 @@ def standard_normal(seed: int, shape: Sequence[int]) -> FloatArray:
     return flat.astype(np.float32).reshape(tuple(shape))
 
 
+def step_noise(seed: int, step: int, count: int) -> FloatArray:
+    """Fresh noise of one sampling step, fp32 [count]: a stream for each seed and step, none of them that of the start.
+
+    The reference draws it with torch, whose numbers depend on the device.
+    """
+    return np.random.RandomState([seed, step + 1]).standard_normal(count).astype(np.float32)
+
+
 class NoiseAhead:
     """Draws the next tick's noise in a background thread. Numbers depend on the seed alone, never on the timing.
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 
 from motedge.errors import ContractError, UsageError
+from motedge.runtime.distilled import DistilledSchedule, check_levels
 from motedge.runtime.engine import FloatArray, IntArray
 from motedge.runtime.guidance import GuidancePlan
+from motedge.runtime.schedule import FlowSchedule
+from motedge.runtime.step_cache.options import FixedCache, StepCache, parse_step_cache
+
+Schedule = Union[FlowSchedule, DistilledSchedule]
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,11 @@ class SamplerSettings:
     guidance: float = 3.0
     # Guidance is active only where lo < t < hi (t in 0..1000); None: at every step
     guidance_interval: Optional[tuple[float, float]] = None
+    # Which forwards are left out; also as text, see `motedge.runtime.step_cache.options`. None: none
+    step_cache: Optional[StepCache] = None
+    # Noise levels of a distilled model, which samples with fresh noise at them; steps is their number, shift 1 and
+    # guidance 1. None: UniPC on the flow schedule
+    distilled_sigmas: Optional[tuple[float, ...]] = None
 
     def __post_init__(self) -> None:
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or not 1 <= self.steps <= 1000:
@@ -35,10 +45,45 @@ class SamplerSettings:
         if self.guidance_interval is not None:
             object.__setattr__(self, "guidance_interval", tuple(self.guidance_interval))
         self.guidance_plan()
+        if isinstance(self.step_cache, str):
+            object.__setattr__(self, "step_cache", parse_step_cache(self.step_cache))
+        if self.step_cache is not None:
+            self.step_cache.check(self.steps)
+        if self.distilled_sigmas is not None:
+            object.__setattr__(self, "distilled_sigmas", tuple(self.distilled_sigmas))
+            self._check_distilled(tuple(self.distilled_sigmas))
 
     def guidance_plan(self) -> GuidancePlan:
         """At which steps guidance is active."""
         return GuidancePlan(self.guidance, self.guidance_interval)
+
+    def schedule(self) -> Schedule:
+        """The noise levels.
+
+        Raises:
+            UsageError: two of them are equal.
+        """
+        if self.distilled_sigmas is not None:
+            return DistilledSchedule(self.distilled_sigmas)
+        return FlowSchedule(self.steps, self.shift)
+
+    def forwards(self) -> int:
+        """Forwards of the generator; with SeaCache, which decides as it goes, the most that it can be."""
+        guided = [self.guidance_plan().active(t) for t in self.schedule().timesteps.tolist()]
+        if isinstance(self.step_cache, FixedCache):
+            return sum(map(sum, self.step_cache.computed(guided)))
+        return len(guided) + sum(guided)
+
+    def _check_distilled(self, levels: tuple[float, ...]) -> None:
+        check_levels(levels)
+        for name, expected in (("steps", len(levels)), ("guidance", 1.0), ("shift", 1.0)):
+            if getattr(self, name) != expected:
+                raise UsageError(
+                    f"{name} of a distilled model can't be chosen",
+                    expected=f"{expected:g}",
+                    got=getattr(self, name),
+                    why="its few steps were trained for these noise levels, with guidance inside",
+                )
 
 
 @dataclass(frozen=True)
@@ -96,14 +141,27 @@ class GenInputs:
 class StepTiming:
     """One denoising step."""
 
-    # What the network was told, 0..1000
-    t: int
+    # What the network was told, 0..1000; a whole number except in distilled models
+    t: float
     # Forward with the prompt
     cond_ms: float
     # Forward without it; None where guidance was not active
     uncond_ms: Optional[float]
     # Guidance, finiteness check and solver, on the host
     solver_ms: float
+    # Whether a velocity came from earlier steps in place of a forward
+    cond_reused: bool = False
+    uncond_reused: bool = False
+
+    @property
+    def forwards(self) -> int:
+        """Forwards that were run."""
+        return (not self.cond_reused) + (self.uncond_ms is not None and not self.uncond_reused)
+
+    @property
+    def reused(self) -> int:
+        """Forwards in whose place the step cache came in."""
+        return int(self.cond_reused) + int(self.uncond_reused)
 
 
 @dataclass(frozen=True)
@@ -142,7 +200,7 @@ class LoopTimings:
 class LoopCounters:
     """What one `DenoiseLoop.run` had to do."""
 
-    # Forwards of gen_step
+    # Forwards of gen_step that were run
     forwards: int
     # Forwards of und_prefill
     prefills: int
@@ -154,6 +212,8 @@ class LoopCounters:
     noise_ahead: bool
     # How the forwards were launched: "host", "one CUDA graph", or "piece by piece" and why
     launch: str = "host"
+    # Forwards left out, whose velocities came from the step cache
+    reused: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""

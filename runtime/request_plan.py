@@ -8,18 +8,17 @@ from motedge.bundle import Contract
 from motedge.errors import ContractError, UsageError
 from motedge.runtime.engine import IntArray
 from motedge.runtime.guidance import GuidancePlan
-from motedge.runtime.request import GenInputs
+from motedge.runtime.request import GenInputs, Schedule
 from motedge.runtime.rope import GenLayout
-from motedge.runtime.schedule import FlowSchedule
 
 
-def prompts_of(inputs: GenInputs, plan: GuidancePlan, schedule: FlowSchedule) -> list[IntArray]:
+def prompts_of(inputs: GenInputs, plan: GuidancePlan, schedule: Schedule) -> list[IntArray]:
     """The prompts that the schedule needs: the unconditional one only where guidance is active at some step.
 
     Raises:
         UsageError: it is needed and the request has none.
     """
-    if plan.forwards(schedule.timesteps) == schedule.steps:
+    if plan.forwards(schedule.timesteps.tolist()) == schedule.steps:
         return [inputs.cond_tokens]
     if inputs.uncond_tokens is None:
         raise UsageError(

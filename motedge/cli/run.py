@@ -55,6 +55,9 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     sampler.add_argument(
         "--guidance-interval", type=float, nargs=2, metavar=("LO", "HI"), help="guidance only where LO < t < HI"
     )
+    sampler.add_argument(
+        "--step-cache", metavar="RULE", help="leave forwards out: every:N, steps:K,... or sea[:THRESHOLD]"
+    )
     sampler.add_argument("--seed", type=int, metavar="N", help="noise of this request; default: the policy's first")
     how = parser.add_argument_group("engine")
     how.add_argument("--engine", default="onnxruntime", metavar="NAME", help="backend (default: %(default)s)")
@@ -104,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     observation = _observation(args)
     from motedge.runtime.policy import load_policy
 
-    names = ("steps", "shift", "guidance", "guidance_interval")
+    names = ("steps", "shift", "guidance", "guidance_interval", "step_cache")
     overrides = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     # A fixed seed is the policy's own, so that it draws the right noise ahead
     fixed = {} if args.seed is None else {"seed": args.seed, "deterministic_seed": True}
@@ -209,9 +212,10 @@ def _sampler(chunk: ActionChunk) -> str:
     details = chunk.details
     interval = details["guidance_interval"]
     where = f" where {interval[0]:g} < t < {interval[1]:g}" if interval else ""
+    left_out = f" and {details['reused']} left out by {details['step_cache']}" if details.get("step_cache") else ""
     return (
         f"{details['steps']} steps, shift {details['shift']:g}, guidance {details['guidance']:g}{where}, "
-        f"{chunk.forwards} forwards, {details['und_len']} prompt tokens, seed {chunk.seed}"
+        f"{chunk.forwards} forwards{left_out}, {details['und_len']} prompt tokens, seed {chunk.seed}"
         + ("" if details.get("launch", "host") == "host" else f"\nlaunched as {details['launch']}")
     )
 

@@ -84,10 +84,16 @@ class Ladder:
         """The ladder of a bundle that declares none.
 
         As shipped; the same with guidance at the first step alone; half the steps, again and again, with guidance as
-        before and then without; one step without guidance. What would not save a forward is left out. What a cheaper
-        point costs in task success depends on the model and is not known here.
+        before and then without; one step without guidance; all but the first without a step cache. What would not save
+        a forward is left out. A distilled model has the first alone. What a cheaper point costs in task success depends
+        on the model and is not known here.
         """
         points = [OperatingPoint("shipped", settings)]
+        if settings.distilled_sigmas is not None:
+            # Its steps can't be chosen
+            return cls(tuple(points))
+        # Steps to leave out were named for the number of steps as shipped
+        settings = dataclasses.replace(settings, step_cache=None)
         first = _guided_at_first(settings)
         candidates = [OperatingPoint("guided-first", first)]
         steps = settings.steps // 2

@@ -7,7 +7,6 @@ from typing import Any
 
 from motedge.errors import UsageError
 from motedge.runtime.request import SamplerSettings
-from motedge.runtime.schedule import FlowSchedule
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,12 @@ class OperatingPoint:
         if not isinstance(self.trained, bool):
             raise UsageError(f"point {self.name!r}: trained is wrong", expected="true or false", got=repr(self.trained))
         # Refuses now what the loop would refuse during a tick, such as two equal noise levels
-        self._schedule()
+        self.settings.schedule()
 
     @property
     def forwards(self) -> int:
-        """Forwards of the generator that a tick takes: one a step, two where guidance is active."""
-        return self.settings.guidance_plan().forwards(self._schedule().timesteps.tolist())
+        """Forwards of the generator in a tick: one a step, two where guidance is active, less those left out."""
+        return self.settings.forwards()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -44,6 +43,3 @@ class OperatingPoint:
             "forwards": self.forwards,
             "trained": self.trained,
         }
-
-    def _schedule(self) -> FlowSchedule:
-        return FlowSchedule(self.settings.steps, self.settings.shift)

@@ -15,6 +15,7 @@ from typing import Any, Optional
 from motedge.runtime.cuda import Cuda, Stream
 from motedge.runtime.cuda.errors import CudaError
 from motedge.runtime.device.buffers import BRANCHES, TickBuffers
+from motedge.runtime.device.launchable import launchable_schedule
 from motedge.runtime.device.layout import StateLayout
 from motedge.runtime.device.postmortem import raise_for
 from motedge.runtime.device.program import TickProgram
@@ -28,7 +29,6 @@ from motedge.runtime.noise import NoiseAhead
 from motedge.runtime.request import GenInputs, GenResult, LoopCounters, LoopTimings, SamplerSettings
 from motedge.runtime.request_plan import check_request, gen_dims, prompts_of
 from motedge.runtime.rope import RotaryTable
-from motedge.runtime.schedule import FlowSchedule
 from motedge.runtime.tables import Tables
 
 # Fills the clean vision frames in `buffers.clean`; enqueues only
@@ -122,8 +122,7 @@ class DeviceLoop:
             CudaError: the GPU or an engine library failed; nothing is left running.
         """
         start = time.perf_counter()
-        schedule, plan = FlowSchedule(settings.steps, settings.shift), settings.guidance_plan()
-        tokens = prompts_of(inputs, plan, schedule)
+        tokens = prompts_of(inputs, settings.guidance_plan(), launchable_schedule(settings))
         check_request(inputs, tokens, self._gen.contract)
         weights = self._weights(inputs.domain_id, inputs.raw_dim)
         hits, misses = self._prompts.hits, self._prompts.misses
@@ -161,6 +160,7 @@ class DeviceLoop:
             rope_hits=0 if made else len(prompts),
             noise_ahead=ahead,
             launch=launch,
+            reused=program.reused,
         )
         shape = inputs.vision_clean.shape
         latents = buffers.vision.copy() if vision else buffers.vision[:0].reshape(0, *shape[1:]).copy()

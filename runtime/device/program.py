@@ -21,6 +21,7 @@ class TickProgram:
         branches: Sequence[DeviceBranch],
         guided: Sequence[bool],
         *,
+        computed: Optional[Sequence[tuple[bool, bool]]] = None,
         refusal: Optional[str] = None,
     ) -> None:
         """Takes over solver and branches, and closes them.
@@ -30,9 +31,12 @@ class TickProgram:
             solver: on the buffers that the branches are bound to.
             branches: the conditional one, and the unconditional one if any step is guided.
             guided: for each step, whether it takes both.
+            computed: for each step, which of the two forwards run; the velocities of the others stay as they lie in the
+                buffers. None: all that are taken.
             refusal: why not to capture; None asks the engines.
         """
         self._solver, self._branches, self._guided = solver, tuple(branches), tuple(guided)
+        self._computed = tuple((True, both) for both in guided) if computed is None else tuple(computed)
         reasons = (refusal, solver.capture_refusal, *(branch.capture_refusal for branch in branches))
         self._work = Captured(cuda, "the loop", self._enqueue, next((reason for reason in reasons if reason), None))
 
@@ -44,7 +48,12 @@ class TickProgram:
     @property
     def forwards(self) -> int:
         """Forwards of gen_step in one launch."""
-        return len(self._guided) + sum(self._guided)
+        return sum(map(sum, self._computed))
+
+    @property
+    def reused(self) -> int:
+        """Forwards left out in one launch."""
+        return len(self._guided) + sum(self._guided) - self.forwards
 
     @property
     def captured(self) -> bool:
@@ -69,8 +78,8 @@ class TickProgram:
 
     def _enqueue(self, stream: Stream) -> None:
         self._solver.begin(stream)
-        for k, guided in enumerate(self._guided):
-            self._branches[0].enqueue(stream)
-            if guided:
-                self._branches[1].enqueue(stream)
+        for k, (guided, computed) in enumerate(zip(self._guided, self._computed)):
+            for branch, runs in enumerate(computed):
+                if runs:
+                    self._branches[branch].enqueue(stream)
             self._solver.step(k, guided, stream)

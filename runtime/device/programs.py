@@ -10,6 +10,7 @@ from motedge.errors import UsageError
 from motedge.runtime.cuda import Cuda, Stream
 from motedge.runtime.device.branch import DeviceBranch
 from motedge.runtime.device.buffers import BRANCHES, TickBuffers
+from motedge.runtime.device.launchable import fixed_cache, launchable_schedule
 from motedge.runtime.device.program import TickProgram
 from motedge.runtime.device.prompts import DevicePrompt
 from motedge.runtime.device.solvers import SolverSource
@@ -21,12 +22,14 @@ from motedge.runtime.request import GenInputs, SamplerSettings
 from motedge.runtime.request_plan import gen_dims, gen_layout
 from motedge.runtime.rope import GenLayout, RotaryTable
 from motedge.runtime.schedule import FlowSchedule
+from motedge.runtime.step_cache.options import FixedCache
 
 
 class Programs:
     """Makes a `TickProgram` for each kind of request and keeps the last used ones.
 
-    A kind is: prompt lengths, shapes and rates, schedule, guidance, which positions are clean, and used channels.
+    A kind is: prompt lengths, shapes and rates, schedule, guidance, forwards left out, which positions are clean, and
+    used channels.
     """
 
     def __init__(
@@ -66,20 +69,20 @@ class Programs:
             OutOfDeviceMemoryError: no room for its contexts.
         """
         self._follow_workspace()
-        schedule, plan = FlowSchedule(settings.steps, settings.shift), settings.guidance_plan()
+        schedule, plan, cache = launchable_schedule(settings), settings.guidance_plan(), fixed_cache(settings)
         layouts = tuple(gen_layout(inputs, prompt.und_len) for prompt in prompts)
         masks = inputs.vision_noisy.tobytes(), inputs.action_noisy.tobytes()
-        key = (layouts, schedule, plan, masks, inputs.raw_dim)
+        key = (layouts, schedule, plan, cache, masks, inputs.raw_dim)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key], False
         while len(self._kept) >= self._max:
             self._kept.popitem(last=False)[1].close()
-        program = self._make(inputs, schedule, plan, layouts, buffers)
+        program = self._make(inputs, schedule, plan, cache, layouts, buffers)
         if self._follow_workspace():
             # It grew while the program was made, whose first parts hold the old address
             program.close()
-            program = self._make(inputs, schedule, plan, layouts, buffers)
+            program = self._make(inputs, schedule, plan, cache, layouts, buffers)
         self._kept[key] = program
         return program, True
 
@@ -93,6 +96,7 @@ class Programs:
         inputs: GenInputs,
         schedule: FlowSchedule,
         plan: GuidancePlan,
+        cache: Optional[FixedCache],
         layouts: Sequence[GenLayout],
         buffers: TickBuffers,
     ) -> TickProgram:
@@ -106,7 +110,8 @@ class Programs:
             raise
         guided = [plan.active(int(t)) for t in schedule.timesteps]
         refusal: Optional[str] = None if self._capture else "switched off"
-        return TickProgram(self._cuda, solver, branches, guided, refusal=refusal)
+        computed = None if cache is None else cache.computed(guided)
+        return TickProgram(self._cuda, solver, branches, guided, computed=computed, refusal=refusal)
 
     def _branch(self, name: str, dims: dict[str, int], layout: GenLayout, buffers: TickBuffers) -> DeviceBranch:
         rotary = self._rotary.generator(layout)

@@ -183,6 +183,7 @@ class Policy:
                 "shift": settings.shift,
                 "guidance": settings.guidance,
                 "guidance_interval": list(settings.guidance_interval) if settings.guidance_interval else None,
+                "step_cache": None if settings.step_cache is None else str(settings.step_cache),
                 **details,
                 **result.counters.to_dict(),
             },

@@ -1,0 +1,66 @@
+"""Forwards left out on a (simulated) device: the same as the host's loop, in one graph; what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from motedge.errors import UsageError
+from motedge.runtime.request import SamplerSettings
+from motedge.runtime.step_cache.options import FixedCache, SeaCache
+
+PLANS = [
+    SamplerSettings(steps=4, step_cache=FixedCache(every=2)),
+    SamplerSettings(steps=6, guidance_interval=(500.0, 1001.0), step_cache=FixedCache((2, 5), (1, 2, 4))),
+    SamplerSettings(steps=6, guidance_interval=(0.0, 900.0), step_cache=FixedCache(every=3)),
+    SamplerSettings(steps=5, guidance=1.0, step_cache=FixedCache((1, 3), (1, 3))),
+]
+
+
+@pytest.mark.parametrize("solver", ["kernel", "graph"])
+@pytest.mark.parametrize("settings", PLANS, ids=lambda plan: str(plan.step_cache))
+def test_equals_the_host(device_loop: Any, host_loop: Any, gen_inputs: Any, settings: Any, solver: str) -> None:
+    scene, host = device_loop(solver=solver), host_loop()
+    for tick, seed in enumerate((5, 6, 7)):
+        inputs = gen_inputs(seed=seed)
+        before = scene.gen.counts["runs"]
+        result, expected = scene.run(inputs, settings), host.run(inputs, settings)
+        np.testing.assert_allclose(result.action, expected.action, rtol=0, atol=2e-6)
+        np.testing.assert_allclose(result.vision, expected.vision, rtol=0, atol=2e-6)
+        assert result.counters.forwards == expected.counters.forwards == settings.forwards()
+        assert result.counters.reused == expected.counters.reused > 0
+        assert result.counters.launch.startswith("piece by piece" if tick == 0 else "one CUDA graph")
+        assert scene.gen.counts["runs"] - before == settings.forwards()
+
+
+def test_rules_have_graphs_of_their_own(device_loop: Any, host_loop: Any, gen_inputs: Any) -> None:
+    scene, host = device_loop(), host_loop()
+    for cache in (None, FixedCache(every=2), None, FixedCache((1,), (1,)), FixedCache(every=2)):
+        settings = SamplerSettings(step_cache=cache)
+        for _ in range(2):
+            result, expected = scene.run(gen_inputs(), settings), host.run(gen_inputs(), settings)
+            np.testing.assert_allclose(result.action, expected.action, rtol=0, atol=2e-6)
+    assert len(scene.loop.programs) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (SamplerSettings(step_cache=SeaCache()), "SeaCache"),
+        (SamplerSettings(steps=2, shift=1.0, guidance=1.0, distilled_sigmas=(1.0, 0.5)), "distilled"),
+    ],
+    ids=["sea", "distilled"],
+)
+def test_refuses_what_the_host_must_decide(
+    device_loop: Any, host_loop: Any, gen_inputs: Any, settings: Any, message: str
+) -> None:
+    scene = device_loop()
+    with pytest.raises(UsageError, match=message):
+        scene.run(gen_inputs(), settings)
+    assert scene.loop.prompts.misses == 0
+    # And is none the worse for it
+    plain = SamplerSettings()
+    result, expected = scene.run(gen_inputs(), plain), host_loop().run(gen_inputs(), plain)
+    np.testing.assert_allclose(result.action, expected.action, rtol=0, atol=2e-6)
