@@ -21,6 +21,7 @@ from motedge.export.plan import ExportPlan
 from motedge.export.policy_defaults import policy_defaults
 from motedge.export.reasoner_graphs import VISION_ENCODER, vision_of
 from motedge.export.relu2 import Relu2Range, unproven_layers
+from motedge.export.sound_graphs import SOUND_DECODER, sound_of
 
 # Packages that decide what the graphs look like
 TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript")
@@ -77,6 +78,7 @@ def manifest(
             "special_tokens": dict(special_tokens),
             **({} if checkpoint.precision == "bf16" else {"precision": checkpoint.precision}),
             **_vision(plan, graphs),
+            **_sound(plan, graphs),
         },
         shape_set=plan.shapes.to_dict(),
         policy=policy_defaults(checkpoint, plan.shapes),
@@ -85,7 +87,7 @@ def manifest(
         tables=dict(tables),
         samples=dict(samples or {}),
         tools={**tool_versions(), "python": platform.python_version()},
-        notes=(*_notes(plan), *_range_notes(graphs)),
+        notes=(*_notes(plan, graphs), *_range_notes(graphs)),
     )
 
 
@@ -94,6 +96,13 @@ def _vision(plan: ExportPlan, graphs: Mapping[str, GraphEntry]) -> dict[str, Any
     if VISION_ENCODER.name not in graphs:
         return {}
     return {"vision_config": vision_of(plan.checkpoint).to_dict()}
+
+
+def _sound(plan: ExportPlan, graphs: Mapping[str, GraphEntry]) -> dict[str, Any]:
+    """What the host must know of the waveform, where the bundle makes one."""
+    if SOUND_DECODER.name not in graphs:
+        return {}
+    return {"sound_config": sound_of(plan.checkpoint).to_dict()}
 
 
 def _range_notes(graphs: Mapping[str, GraphEntry]) -> list[str]:
@@ -107,11 +116,11 @@ def _range_notes(graphs: Mapping[str, GraphEntry]) -> list[str]:
     return notes
 
 
-def _notes(plan: ExportPlan) -> tuple[str, ...]:
+def _notes(plan: ExportPlan, graphs: Mapping[str, GraphEntry]) -> tuple[str, ...]:
     notes = []
     provenance = plan.checkpoint.provenance
     if provenance is not None and provenance.source == "synthetic":
         notes.append("weights are random: numbers prove paths, not quality")
-    if plan.checkpoint.config.sound_gen:
-        notes.append("sound is left out: no graph of this bundle takes sound tokens")
+    if plan.checkpoint.config.sound_gen and SOUND_DECODER.name not in graphs:
+        notes.append("sound is left out: --extras sound includes it")
     return tuple(notes)

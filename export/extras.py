@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from motedge.errors import UsageError, closest
 from motedge.export.graphs import GRAPHS, GraphSpec
 from motedge.export.reasoner_graphs import REASONER_EXTRAS
+from motedge.export.sound_graphs import SOUND_EXTRAS
 from motedge.export.vae_graphs import VAE_EXTRAS
 
 # Group -> its graphs, which are of use together only
-EXTRAS: dict[str, tuple[GraphSpec, ...]] = {**VAE_EXTRAS, **REASONER_EXTRAS}
+EXTRAS: dict[str, tuple[GraphSpec, ...]] = {**VAE_EXTRAS, **REASONER_EXTRAS, **SOUND_EXTRAS}
 
 
 def extra_graphs(groups: Iterable[str]) -> list[GraphSpec]:

@@ -41,7 +41,7 @@ def distribution(key: str, shape: Shape) -> tuple[float, float]:
     if leaf == "gamma" or (leaf == "weight" and len(shape) == 1):
         return 1.0, 0.05  # norms
     if leaf == "weight_g":
-        return 1.0, 0.05  # lengths of directions: the output is as large as the input
+        return _length(module), 0.02  # of a direction: how much larger the output is than the input
     if leaf in ("alpha", "beta"):
         return 0.0, 0.3  # logarithms of the snake's frequency and size
     if key.endswith("modality_embed"):
@@ -51,6 +51,13 @@ def distribution(key: str, shape: Shape) -> tuple[float, float]:
     if module == "embed_tokens":
         return 0.0, 1.0  # the residual stream starts at unit size
     return 0.0, 1.0 / math.sqrt(_fan_in(key, shape))
+
+
+def _length(module: str) -> float:
+    """Residual branches of the audio tokenizer are small beside what they are added to, and its waveform within 1."""
+    if ".res_unit" in module:
+        return 0.3
+    return 0.6 if module == "decoder.conv2" else 1.0
 
 
 def bf16_bits(values: np.ndarray) -> np.ndarray:

@@ -36,4 +36,5 @@ class WeightNormStore(TensorStore):
                 why="it is divided by its length",
                 fix="fetch the checkpoint again",
             )
-        return direction * (length / size)
+        joined: torch.Tensor = direction * (length / size)
+        return joined

@@ -77,6 +77,11 @@ class VideoDecoder:
             yield frames
 
     @property
+    def streams(self) -> bool:
+        """Whether `stream` can be used."""
+        return self._chunks is not None
+
+    @property
     def buffer_bytes(self) -> int:
         """Memory that `stream` holds between two chunks; 0 before its first."""
         return 0 if self._stream is None else self._stream.buffer_bytes

@@ -25,6 +25,7 @@ RANKS = {
     "units": 0,
     "files": 0,
     "memory": 0,
+    "media": 1,
     "bundle": 1,
     "doctor": 1,
     "targets.catalog": 1,

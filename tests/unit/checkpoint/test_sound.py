@@ -51,9 +51,8 @@ def test_keys_and_shapes_are_those_of_diffusers(size: str) -> None:
 def test_the_published_values() -> None:
     """The defaults of the published class; 48 kHz over 1920 samples a latent are the transformer's 25 Hz."""
     config = preset("super", "full").sound
-    assert config == SoundConfig.from_dict(
-        dict(Cosmos3AVAEAudioTokenizer.from_config({}, encoder_enabled=False).config)
-    )
+    with torch.device("meta"):
+        assert config == SoundConfig.from_dict(dict(Cosmos3AVAEAudioTokenizer.from_config({}).config))
     assert config is not None
     assert (config.hop, config.sampling_rate / config.hop) == (1920, 25.0)
     assert config.decoder_widths == (5120, 2560, 1280, 640, 320, 320)
@@ -79,7 +78,7 @@ def test_joined_weights_are_those_of_torch(root: Path) -> None:
     ):
         value(torch.zeros(1, value.in_channels, 8))  # its hook joins them
         np.testing.assert_allclose(store.finite_tensor(key), value.weight.detach(), atol=1e-7)
-    with pytest.raises(CheckpointError, match="has no tensor 'decoder.conv9.weight'"):
+    with pytest.raises(CheckpointError, match=r"has no tensor 'decoder.conv9.weight'"):
         store.finite_tensor("decoder.conv9.weight")
 
 
@@ -90,7 +89,7 @@ def test_a_direction_of_length_zero_is_refused(root: Path, copy: Path) -> None:
     with open(entry.file, "r+b") as stream:
         stream.seek(entry.offset)
         stream.write(bytes(entry.size // entry.shape[0]))
-    with pytest.raises(CheckpointError, match="no direction: decoder.conv1.weight_v"):
+    with pytest.raises(CheckpointError, match=r"no direction: decoder.conv1.weight_v"):
         store.finite_tensor("decoder.conv1.weight")
 
 
