@@ -16,8 +16,8 @@ SOLVER_COEFFICIENTS = (
 )
 _COS = "cosine of the rotary angles, computed on the host in fp32 from the shipped inv_freq table"
 _SIN = "sine of the rotary angles"
-# Smallest T and A of a profile: torch.export takes 0 and 1 for constants
-_LEAST = (2, 2)
+# torch.export takes 0 and 1 for constants, and what is traced must be within the profile
+_TRACED = 2
 _UND_KV = "per layer K for the generator (index 0, normalised and rotated) and V (index 1) of the prompt"
 
 
@@ -38,8 +38,8 @@ def und_prefill(config: ModelConfig, shapes: ShapeSet) -> Contract:
 
 def gen_step(config: ModelConfig, shapes: ShapeSet) -> Contract:
     """One denoising forward of the generator."""
-    low = dict(zip(("T", "A"), _LEAST, strict=True))
-    opt = {"T": shapes.latent_frames, "A": shapes.actions}
+    low = {"T": shapes.min_latent_frames, "A": shapes.min_actions}
+    opt = {"T": max(_TRACED, shapes.latent_frames), "A": max(_TRACED, shapes.actions)}
     high = {"T": shapes.max_latent_frames, "A": shapes.max_actions}
     for sizes in (low, opt, high):
         sizes["N"] = sizes["T"] * shapes.tokens_per_frame + sizes["A"]
@@ -119,8 +119,8 @@ def solver_step(config: ModelConfig, shapes: ShapeSet) -> Contract:
         sizes={},
         profile={
             "M": (
-                size(*_LEAST),
-                size(shapes.latent_frames, shapes.actions),
+                size(shapes.min_latent_frames, shapes.min_actions),
+                size(max(_TRACED, shapes.latent_frames), max(_TRACED, shapes.actions)),
                 size(shapes.max_latent_frames, shapes.max_actions),
             )
         },

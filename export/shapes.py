@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from motedge.checkpoint.config import PATCH
 from motedge.errors import UsageError, closest
+from motedge.runtime.generate.buckets import BUCKETS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -67,6 +68,9 @@ class ShapeSet:
     max_prompt_tokens: int = 512
     # Prompt length that engines are tuned for
     opt_prompt_tokens: int = 160
+    # Smallest T and A that the graphs accept: 1 for images, 0 where nothing is to act
+    min_latent_frames: int = 2
+    min_actions: int = 2
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -84,13 +88,19 @@ class ShapeSet:
             )
         if self.frames < 1 or (self.frames - 1) % FRAMES_PER_LATENT:
             raise UsageError(f"shape set {self.name!r}: frames must be 4k + 1", got=self.frames)
-        for name, value, limit in (
-            ("latent frames", self.latent_frames, self.max_latent_frames),
-            ("actions", self.actions, self.max_actions),
-            ("opt_prompt_tokens", self.opt_prompt_tokens, self.max_prompt_tokens),
+        for name, low, value, limit in (
+            ("min_latent_frames", 1, self.min_latent_frames, 2),
+            ("min_actions", 0, self.min_actions, 2),
+            ("latent frames", self.min_latent_frames, self.latent_frames, self.max_latent_frames),
+            ("actions", self.min_actions, self.actions, self.max_actions),
+            ("opt_prompt_tokens", 2, self.opt_prompt_tokens, self.max_prompt_tokens),
+            # A graph is traced with at least two of each
+            ("max_latent_frames", 2, self.max_latent_frames, sys.maxsize),
+            ("max_actions", 2, self.max_actions, sys.maxsize),
         ):
-            if not 2 <= value <= limit:
-                raise UsageError(f"shape set {self.name!r}: {name} out of range", expected=f"2 to {limit}", got=value)
+            if not low <= value <= limit:
+                expected = f"{low} to {limit}" if limit < sys.maxsize else f"at least {low}"
+                raise UsageError(f"shape set {self.name!r}: {name} out of range", expected=expected, got=value)
 
     def _check_types(self) -> None:
         for field in dataclasses.fields(self):
@@ -118,6 +128,10 @@ class ShapeSet:
     def to_dict(self) -> dict[str, Any]:
         """JSON form for the manifest, with the derived latent size."""
         values = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        # What bundles had before there was a choice is not said
+        for name in ("min_latent_frames", "min_actions"):
+            if values[name] == 2:
+                del values[name]
         return {**values, "latent": [self.latent_frames, *self.grid]}
 
     @classmethod
@@ -128,9 +142,31 @@ class ShapeSet:
         return cls(**values)
 
 
+def _media(tier: int, canvas: tuple[int, int]) -> ShapeSet:
+    """Every mode at one resolution: from an image to 189 frames (Nano's default), with actions or without."""
+    rows, columns = canvas
+    # 121 frames are Edge's default; tier 720 is that of Nano and Super
+    frames = 121 if tier in (256, 480) else 189
+    return ShapeSet(
+        f"media-{columns}x{rows}",
+        canvas,
+        canvas,
+        frames,
+        0,
+        24.0,
+        max_latent_frames=48,
+        max_actions=189,
+        max_prompt_tokens=4096,
+        opt_prompt_tokens=512,
+        min_latent_frames=1,
+        min_actions=0,
+    )
+
+
 SHAPE_SETS = {
     "droid": ShapeSet("droid", (544, 736), (540, 640), 33, 33, 15.0, max_latent_frames=9, max_actions=65),
     "av": ShapeSet("av", (480, 832), (480, 832), 61, 60, 10.0, max_latent_frames=16, max_actions=121),
+    **{each.name: each for tier, sizes in BUCKETS.items() for each in (_media(tier, size) for size in sizes)},
 }
 
 

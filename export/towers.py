@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import onnx_ir as ir
 from torch import nn
 
@@ -9,7 +11,7 @@ from motedge.bundle import Contract, TensorSpec
 from motedge.export.assembly import Assembly
 from motedge.export.modules.gen import GenStep
 from motedge.export.modules.und import UndPrefill
-from motedge.export.trace import TraceSettings, trace
+from motedge.export.trace import Profile, TraceSettings, trace
 from motedge.export.variants import VariantSpec
 from motedge.export.weights import constants_of
 
@@ -40,6 +42,8 @@ def assemble_und_prefill(module: UndPrefill, contract: Contract, variant: Varian
 def assemble_gen_step(module: GenStep, contract: Contract, variant: VariantSpec) -> ir.Model:
     """motedge.export.modules.gen.GenStep on the meta device -> the graph."""
     settings, assembly = start_assembly(contract, variant)
+    traced = _traced_profile(contract.profile, module.front.grid.tokens_per_frame)
+    settings = dataclasses.replace(settings, profile=traced)
     constants = constants_of(module)
     given, values = {spec.name: spec for spec in contract.inputs}, assembly.inputs
     front_names = [name for name in given if name not in ("und_kv", "action_out_weight", "action_out_bias")]
@@ -75,6 +79,16 @@ def start_assembly(contract: Contract, variant: VariantSpec) -> tuple[TraceSetti
     """Settings of a graph's traces, and the empty graph with its inputs."""
     settings = TraceSettings(variant.dtype, variant.traced_opset, contract.sizes, contract.profile)
     return settings, Assembly(contract, dtype=variant.dtype, opset=variant.traced_opset)
+
+
+def _traced_profile(profile: Profile, tokens_per_frame: int) -> Profile:
+    """The part of a profile that torch.export can trace: it takes 0 and 1 for constants, and N = T * tokens + A.
+
+    The operators are the same for smaller sizes, as images (T = 1) and requests without actions (A = 0) have them.
+    """
+    low = {letter: max(2, profile[letter][0]) for letter in ("T", "A")}
+    low["N"] = low["T"] * tokens_per_frame + low["A"]
+    return {letter: (low.get(letter, span[0]), *span[1:]) for letter, span in profile.items()}
 
 
 def inner(name: str, *dims: str | int) -> TensorSpec:

@@ -105,6 +105,6 @@ def _canvas(shapes: ShapeSet) -> dict[str, int]:
 
 
 def _whole_profile(config: VaeConfig, shapes: ShapeSet) -> dict[str, tuple[int, int, int]]:
-    latent = (_LEAST_LATENT_FRAMES, shapes.latent_frames, shapes.max_latent_frames)
+    latent = (_LEAST_LATENT_FRAMES, max(_LEAST_LATENT_FRAMES, shapes.latent_frames), shapes.max_latent_frames)
     low, opt, high = (config.scale_factor_temporal * (frames - 1) + 1 for frames in latent)
     return {"T": latent, "F": (low, opt, high)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Optional, Union
 
 from motedge.runtime.account import LoopAccount
@@ -28,6 +28,7 @@ from motedge.runtime.request import (
 from motedge.runtime.request_plan import check_request, gen_dims, gen_layout, prompts_of
 from motedge.runtime.rope import RotaryTable
 from motedge.runtime.step_cache.velocities import VelocitySource, velocity_sources
+from motedge.runtime.step_view import StepView, StepWatch
 from motedge.runtime.tables import Tables
 from motedge.runtime.unipc import UniPC
 from motedge.runtime.unipc_coefficients import UniPCCoefficients
@@ -81,8 +82,8 @@ class DenoiseLoop:
         """The prompts kept, with hits and misses over the loop's life."""
         return self._prompts.cache
 
-    def run(self, inputs: GenInputs, settings: SamplerSettings) -> GenResult:
-        """Denoises one request.
+    def run(self, inputs: GenInputs, settings: SamplerSettings, watch: Optional[StepWatch] = None) -> GenResult:
+        """Denoises one request; `watch` is called at each step.
 
         Raises:
             ContractError: shapes, token ids or lengths that the graphs don't take.
@@ -106,7 +107,12 @@ class DenoiseLoop:
         guided = [plan.active(t) for t in times]
         moves = bool(inputs.vision_noisy.any())
         sources = velocity_sources(settings.step_cache, self._branches, state.vision, moves, times, guided)
-        steps = tuple(self._step(k, t, solver, state, inputs, plan, sources) for k, t in enumerate(times))
+
+        def show(k: int) -> None:
+            if watch is not None:
+                watch(StepView(k, len(times), float(schedule.sigmas[k]), state.vision, state.vision_velocity))
+
+        steps = tuple(self._step(k, t, solver, state, inputs, plan, sources, show) for k, t in enumerate(times))
         return GenResult(state.vision.copy(), state.action.copy(), account.timings(steps), account.counters(steps))
 
     def close(self) -> None:
@@ -122,6 +128,7 @@ class DenoiseLoop:
         inputs: GenInputs,
         plan: GuidancePlan,
         sources: tuple[VelocitySource, VelocitySource],
+        show: Callable[[int], None],
     ) -> StepTiming:
         """One denoising step: the state moves from noise level k to k + 1."""
         conditional, unconditional = sources
@@ -138,6 +145,7 @@ class DenoiseLoop:
         else:
             state.vision_velocity[...] = vision
             state.action_velocity[...] = action
+        show(k)
         solver.step(k, state.flat, state.flat_velocity)
         state.hold_clean(inputs)
         marks.append(time.perf_counter())

@@ -60,10 +60,10 @@ class Contract:
 
     def __post_init__(self) -> None:
         for letter, (low, opt, high) in self.profile.items():
-            if not 0 < low <= opt <= high:
+            if not 0 <= low <= opt <= high or not high:
                 raise ContractError(
                     f"graph {self.graph!r}: the profile of {letter} is not ordered",
-                    expected="0 < min <= opt <= max",
+                    expected="0 <= min <= opt <= max, and not 0 alone",
                     got=(low, opt, high),
                 )
 

@@ -31,10 +31,15 @@ def letterbox(image: Image, size: tuple[int, int]) -> Image:
     if (rows, columns) == size:
         return image
     (top, left), inner = fit_inside((rows, columns), size)
-    scaled = _resample(_resample(image, inner[1], axis=1), inner[0], axis=0)
+    scaled = stretch(image, inner)
     canvas = np.zeros((*size, image.shape[2]), np.uint8)
     canvas[top : top + inner[0], left : left + inner[1]] = scaled
     return canvas
+
+
+def stretch(image: Image, size: tuple[int, int]) -> Image:
+    """Resizes uint8 [rows, columns, 3] to `size` = (rows, columns) whatever its shape, as Pillow's BILINEAR does."""
+    return _resample(_resample(image, size[1], axis=1), size[0], axis=0)
 
 
 def fit_inside(image: tuple[int, int], size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 import tokenizers
@@ -51,9 +52,13 @@ class PromptTokenizer:
         codec = TextCodec.read(folder)
         return cls(codec.tokenizer, codec.template, eos=eos, vision_start=vision_start)
 
-    def encode(self, prompt: str) -> IntArray:
-        """Token ids of a prompt, int64 [n]. The empty prompt is legal: the unconditional branch."""
-        text = self._template.render([{"role": "user", "content": prompt}], add_generation_prompt=True)
+    def encode(self, prompt: str, system: Optional[str] = None) -> IntArray:
+        """Token ids of a prompt, int64 [n], behind a system prompt if there is one.
+
+        The empty prompt is legal: the unconditional branch.
+        """
+        before = [] if system is None else [{"role": "system", "content": system}]
+        text = self._template.render([*before, {"role": "user", "content": prompt}], add_generation_prompt=True)
         # The template writes its markers itself, so the tokenizer must add none
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return np.array([*ids, *self._closing], np.int64)

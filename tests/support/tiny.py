@@ -9,3 +9,17 @@ FAMILIES = ("edge", "nano", "super")
 MINI = ShapeSet("mini", (96, 112), (84, 107), 9, 9, 15.0, max_latent_frames=4, max_actions=16)
 # The same small picture with the frames and rows of the DROID policy, so that a policy acts on it
 MINI_POLICY = ShapeSet("mini-policy", (96, 112), (84, 107), 33, 33, 15.0, max_latent_frames=9, max_actions=65)
+# An odd latent grid without padding; from one image to 17 frames, with actions and without
+MINI_MEDIA = ShapeSet(
+    "mini-media",
+    (80, 96),
+    (80, 96),
+    9,
+    0,
+    24.0,
+    max_latent_frames=5,
+    max_actions=17,
+    max_prompt_tokens=512,
+    min_latent_frames=1,
+    min_actions=0,
+)

@@ -1,0 +1,231 @@
+"""The generator: a request goes in, latents and actions come out, and pictures of the latents."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from motedge.errors import UsageError
+from motedge.runtime.denoise import DenoiseLoop
+from motedge.runtime.engine import Engine, FloatArray, IntArray
+from motedge.runtime.generate.acting import Acting
+from motedge.runtime.generate.caption import SYSTEM_PROMPTS, Take, action_caption, media_caption, negative_caption
+from motedge.runtime.generate.conditioning import Conditioner, Conditioning
+from motedge.runtime.generate.mode import ModeDefaults, mode_defaults
+from motedge.runtime.generate.request import Generated, GenerateRequest
+from motedge.runtime.generate.shape import GenerateShape
+from motedge.runtime.request import GenInputs, SamplerSettings
+from motedge.runtime.step_view import StepWatch
+from motedge.runtime.tables import Tables
+from motedge.runtime.text import PromptTokenizer
+from motedge.runtime.vae import VideoDecoder, VideoEncoder, round_frames, to_uint8
+
+
+class Generator:
+    """Generates on one loaded bundle. May be called from several threads; requests wait for one another."""
+
+    def __init__(
+        self,
+        *,
+        loop: DenoiseLoop,
+        image_encoder: Engine,
+        open_encoder: Callable[[], VideoEncoder],
+        open_decoder: Callable[[], VideoDecoder],
+        engines: Sequence[Engine],
+        tokenizer: PromptTokenizer,
+        tables: Tables,
+        shape: GenerateShape,
+        model: Mapping[str, Any],
+        policy: Mapping[str, Any],
+    ) -> None:
+        """Takes over what `load_generator` opened.
+
+        `model` and `policy` are those of the manifest. The openers are called once at most, when first needed, and
+        `engines` are closed with the generator.
+        """
+        self._engines = tuple(engines)
+        self.shape = shape
+        self._loop, self._tokenizer, self._tables = loop, tokenizer, tables
+        self._family, self._variant = str(model.get("family", "")), str(model.get("variant", ""))
+        self._distilled = policy.get("distilled_sigmas")
+        self._encoder: Optional[VideoEncoder] = None
+        self._decoder: Optional[VideoDecoder] = None
+        self._openers = open_encoder, open_decoder
+        self._conditioner = Conditioner(shape, image_encoder, self._video_encoder)
+        self._lock = threading.Lock()
+
+    def generate(self, request: GenerateRequest, watch: Optional[StepWatch] = None) -> Generated:
+        """Runs one request; `watch` is called at each step.
+
+        Raises:
+            UsageError: numbers, lengths or sizes that do not go together or that the bundle was not exported for.
+            BundleError: the bundle lacks the graphs, or the model the action weights, that the mode needs.
+            ObservationError: an unknown embodiment.
+            ContractError: actions of another width, NaN or infinity.
+            NonFiniteError: a graph returned NaN or infinity.
+        """
+        with self._lock:
+            return self._generate(request, watch)
+
+    def frames(self, latents: FloatArray) -> Iterator[NDArray[np.uint8]]:
+        """The pictures of latents, uint8 [n, rows, columns, 3] each, as they come from the decoder.
+
+        Raises:
+            BundleError: the bundle has no decoder.
+            NonFiniteError: the decoder returned NaN or infinity.
+        """
+        decoder = self._video_decoder()
+        if not decoder.streams:
+            yield to_uint8(decoder.decode(latents))
+            return
+        for chunk in decoder.stream(latents):
+            yield to_uint8(chunk)
+
+    def require_decoder(self) -> None:
+        """Opens the decoder now, so that a bundle without one is refused before the long part."""
+        self._video_decoder()
+
+    def settings(self, request: GenerateRequest) -> SamplerSettings:
+        """How a request is sampled: the mode's defaults, a distilled model's own levels, and what the request changes.
+
+        Raises:
+            UsageError: a value out of range, or one that a distilled model has no choice of.
+        """
+        if not self._distilled:
+            return self._defaults(request).settings(**request.sampler)
+        fixed = {"steps": len(self._distilled), "guidance": 1.0, "shift": 1.0}
+        return SamplerSettings(**{**fixed, **request.sampler}, distilled_sigmas=tuple(self._distilled))
+
+    def close(self) -> None:
+        """Frees the engines and stops the noise thread, once a request under way is done."""
+        with self._lock:
+            self._loop.close()
+            for part in (self._encoder, self._decoder):
+                if part is not None:
+                    part.close()
+            self._encoder = self._decoder = None
+            for engine in self._engines:
+                engine.close()
+
+    def __enter__(self) -> Generator:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _generate(self, request: GenerateRequest, watch: Optional[StepWatch]) -> Generated:
+        settings = self.settings(request)
+        acting = Acting.of(request, self._variant) if request.acts else None
+        if acting is not None:
+            acting.require_weights(self._tables)
+        frames, fps = self._length(request, acting)
+        take = Take(frames, fps, self.shape.canvas if acting else self.shape.size)
+        guided = settings.guidance != 1
+        tokens, negative = self._tokens(request, take, acting, guided)
+        rows = None if acting is None else acting.arrange(request, frames, fps, self.shape)
+        if acting is None or rows is None:
+            self.shape.require_rows(0)
+            given = self._conditioner.encode(request, frames)
+            inputs = _without_actions(given, tokens, negative, fps, request.seed, self.shape.width)
+        else:
+            given = self._conditioner.encode(request, frames)
+            domain = acting.robot.domain_id
+            inputs = rows.gen_inputs(given.vision_clean, tokens, negative, domain_id=domain, seed=request.seed)
+        result = self._loop.run(inputs, settings, watch)
+        actions = None
+        if acting is not None and rows is not None and request.mode != "forward_dynamics":
+            actions = acting.restore(rows.take_actions(result.action))
+        names = acting.names() if acting is not None else ((), ())
+        return Generated(
+            mode=request.mode,
+            latents=result.vision,
+            actions=actions,
+            fields=names[0],
+            units=names[1],
+            raw_actions=acting is not None and acting.raw,
+            frames=frames,
+            fps=fps,
+            size=self.shape.size,
+            seed=request.seed,
+            settings=settings,
+            timings=result.timings,
+            counters=result.counters,
+            prompt_tokens=len(tokens),
+        )
+
+    def _length(self, request: GenerateRequest, acting: Optional[Acting]) -> tuple[int, float]:
+        """Pixel frames and frames a second."""
+        defaults = self._defaults(request)
+        fps, wanted = request.fps or defaults.fps, request.frames
+        if acting is not None:
+            fps = request.fps or acting.robot.rate_hz or defaults.fps
+            if request.actions is not None and wanted is None:
+                wanted = len(np.asarray(request.actions)) + 1
+            elif request.mode == "inverse_dynamics" and wanted is None:
+                wanted = len(request.video or ())
+        if request.mode == "text2image" and wanted not in (None, 1):
+            raise UsageError("an image has one frame", got=wanted, fix="take mode text2video")
+        if request.mode != "text2image" and wanted is not None and round_frames(wanted) == 1:
+            raise UsageError(f"mode {request.mode!r} makes no single image", expected="5 frames or more", got=wanted)
+        return self.shape.fit_frames(wanted, defaults.frames), float(fps)
+
+    def _tokens(
+        self, request: GenerateRequest, take: Take, acting: Optional[Acting], guided: bool
+    ) -> tuple[IntArray, Optional[IntArray]]:
+        """Both prompts; the negative one only where it is read."""
+        system = SYSTEM_PROMPTS[take.kind] if request.system_prompt else None
+        if acting is None:
+            text, other = media_caption(request.prompt, take), ""
+            if guided:
+                other = negative_caption(request.negative, take, request.negative_metadata)
+        else:
+            text = action_caption(request.prompt, take, acting.robot.framing(request.viewpoint))
+            other = request.negative
+        tokens = self._encoded(text, system, "prompt")
+        return tokens, self._encoded(other, system, "negative prompt") if guided else None
+
+    def _encoded(self, text: str, system: Optional[str], what: str) -> IntArray:
+        tokens = self._tokenizer.encode(text, system)
+        most = self.shape.tokens[1]
+        if len(tokens) > most:
+            raise UsageError(
+                f"the {what} is too long",
+                expected=f"at most {most} tokens, the form around it included",
+                got=f"{len(tokens)} tokens from {len(text)} characters",
+                fix="say it in fewer words, or export with a shape set with more max_prompt_tokens",
+            )
+        return tokens
+
+    def _defaults(self, request: GenerateRequest) -> ModeDefaults:
+        return mode_defaults(request.mode, self._family)
+
+    def _video_encoder(self) -> VideoEncoder:
+        if self._encoder is None:
+            self._encoder = self._openers[0]()
+        return self._encoder
+
+    def _video_decoder(self) -> VideoDecoder:
+        if self._decoder is None:
+            self._decoder = self._openers[1]()
+        return self._decoder
+
+
+def _without_actions(
+    given: Conditioning, tokens: IntArray, negative: Optional[IntArray], fps: float, seed: int, width: int
+) -> GenInputs:
+    return GenInputs(
+        vision_clean=given.vision_clean,
+        vision_noisy=given.vision_noisy,
+        action_clean=np.zeros((0, width), np.float32),
+        action_noisy=np.zeros(0, np.float32),
+        cond_tokens=tokens,
+        uncond_tokens=negative,
+        fps=fps,
+        domain_id=0,
+        raw_dim=width,
+        seed=seed,
+    )
