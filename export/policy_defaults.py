@@ -16,12 +16,20 @@ DROID_DOMAIN, DROID_CHUNK = "droid_lerobot", 32
 def policy_defaults(checkpoint: Checkpoint, shapes: ShapeSet) -> dict[str, Any]:
     """The manifest's policy block."""
     policy = checkpoint.policy
-    return {
-        "embodiment": policy.domain_name if policy else DROID_DOMAIN,
+    sampler: dict[str, Any] = {
         "steps": STEPS,
         "shift": SHIFT,
         "guidance": GUIDANCE,
         "guidance_interval": GUIDANCE_INTERVALS.get(checkpoint.family),
+    }
+    levels = checkpoint.distilled_sigmas
+    if levels is not None:
+        # Guidance is part of a distilled model's weights
+        sampler = {"steps": len(levels), "shift": 1.0, "guidance": 1.0, "guidance_interval": None}
+        sampler["distilled_sigmas"] = list(levels)
+    return {
+        "embodiment": policy.domain_name if policy else DROID_DOMAIN,
+        **sampler,
         "fps": policy.conditioning_fps if policy else shapes.fps,
         "chunk": policy.action_chunk_size if policy else min(DROID_CHUNK, shapes.actions - 1),
         "prompt_format": "json",

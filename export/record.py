@@ -21,7 +21,7 @@ from motedge.export.variants import REFERENCE
 from motedge.runtime.denoise import DenoiseLoop
 from motedge.runtime.engine import Array
 from motedge.runtime.tables import Tables
-from motedge.runtime.tick import run_tick
+from motedge.runtime.tick import OPTIONAL_SETTINGS, run_tick
 
 MODES = ("auto", "graphs", "none")
 TICK = "tick"
@@ -99,7 +99,8 @@ def _record_tick(scene: SampleScene, settings: dict[str, Any]) -> dict[str, Arra
 
 def _tick_settings(manifest: Manifest) -> dict[str, Any]:
     config = manifest.model["config"]
-    sampler = {name: manifest.policy[name] for name in ("steps", "shift", "guidance", "guidance_interval", "fps")}
+    names = ("steps", "shift", "guidance", "guidance_interval", "fps", *OPTIONAL_SETTINGS)
+    sampler = {name: manifest.policy[name] for name in names if name in manifest.policy}
     domain = min(8, config["num_embodiment_domains"] - 1)
     return {**sampler, "seed": SEED % 2**31, "action_start_offset": 0, "domain_id": domain, "raw_dim": 8}
 

@@ -32,6 +32,8 @@ SETTINGS = (
     "domain_id",
     "raw_dim",
 )
+# Of distilled models alone
+OPTIONAL_SETTINGS = ("distilled_sigmas",)
 
 
 def run_tick(
@@ -79,6 +81,7 @@ def run_tick(
         shift=float(settings["shift"]),
         guidance=float(settings["guidance"]),
         guidance_interval=None if interval is None else (float(interval[0]), float(interval[1])),
+        distilled_sigmas=settings.get("distilled_sigmas"),
     )
     result = loop.run(inputs, sampler)
     return {"out.latent": latent, "out.vision": result.vision, "out.action": result.action}
@@ -97,7 +100,7 @@ def settings_from_json(text: str) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise BundleError("the settings of the tick sample are not a JSON object", got=text, fix="export again")
     for key in settings:
-        if key not in SETTINGS:
+        if key not in (*SETTINGS, *OPTIONAL_SETTINGS):
             raise BundleError(f"the tick sample has an unknown setting {key!r}", fix=closest(key, SETTINGS))
     missing = [key for key in SETTINGS if key not in settings]
     if missing:

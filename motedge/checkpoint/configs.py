@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from motedge.checkpoint.config import ModelConfig
+from motedge.checkpoint.distilled import read_distilled_sigmas
 from motedge.checkpoint.policy_metadata import PolicyMetadata, read_policy
 from motedge.checkpoint.provenance import Provenance, read_provenance
 from motedge.checkpoint.sound_config import SoundConfig
@@ -16,7 +17,7 @@ from motedge.checkpoint.vision_config import VisionConfig
 from motedge.errors import CheckpointError
 
 TRANSFORMER_CLASS = "Cosmos3OmniTransformer"
-VARIANTS = ("base", "policy-droid")
+VARIANTS = ("base", "policy-droid", "4step")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class CheckpointConfigs:
 
     # "edge", "nano" or "super": which architecture the config describes, whatever its size
     family: str
-    # "policy-droid" if checkpoint.json has a policy block, else "base"
+    # "policy-droid" if checkpoint.json has a policy block, "4step" if it is distilled, else "base"
     variant: str
     config: ModelConfig
     vae_config: VaeConfig
@@ -35,6 +36,8 @@ class CheckpointConfigs:
     sound_config: SoundConfig | None
     provenance: Provenance | None
     policy: PolicyMetadata | None
+    # Noise levels of a distilled checkpoint; None for any other
+    distilled_sigmas: tuple[float, ...] | None
 
     @classmethod
     def read(cls, root: Path) -> CheckpointConfigs:
@@ -45,20 +48,21 @@ class CheckpointConfigs:
         """
         _require_cosmos3(root)
         config = ModelConfig.from_dict(read_config(root / "transformer" / "config.json"))
-        policy = read_policy(root)
+        policy, distilled = read_policy(root), read_distilled_sigmas(root)
         root_config = read_config(root / "config.json") if (root / "config.json").exists() else {}
         vision = None
         if "vision_config" in root_config:
             vision = VisionConfig.from_root(root_config, out_hidden_size=config.hidden_size)
         return cls(
             family=family_of(config),
-            variant=VARIANTS[1] if policy else VARIANTS[0],
+            variant=VARIANTS[1] if policy else VARIANTS[2] if distilled else VARIANTS[0],
             config=config,
             vae_config=VaeConfig.from_dict(read_config(root / "vae" / "config.json")),
             vision_config=vision,
             sound_config=_sound_config(root / "sound_tokenizer" / "config.json"),
             provenance=read_provenance(root),
             policy=policy,
+            distilled_sigmas=distilled,
         )
 
 

@@ -17,6 +17,7 @@ CONFIG_FILES = (
     "config.json",
     "checkpoint.json",
     "model_index.json",
+    "modular_model_index.json",
     "motedge.json",
     "transformer/config.json",
     "vae/config.json",

@@ -71,6 +71,7 @@ def inspect_checkpoint(path: PathLike, *, values: bool = False) -> dict[str, Any
         "origin": _origin(provenance),
         "config": configs.config.to_dict(),
         "policy": vars(configs.policy) if configs.policy else None,
+        "distilled_sigmas": list(configs.distilled_sigmas) if configs.distilled_sigmas else None,
         "towers": _towers(transformer, configs),
         "components": {name: _component(store) for name, store in stores.items() if store is not None},
         "absent": [name for name in OPTIONAL if not has_weights(root / name)],

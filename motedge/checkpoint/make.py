@@ -106,7 +106,7 @@ def make_checkpoint(
     Args:
         out: the folder to make; it must not exist, or be empty.
         family: "edge", "nano" or "super".
-        variant: "base", or "policy-droid" with the policy's metadata.
+        variant: "base", "policy-droid" with the policy's metadata, or "4step" with a distilled model's levels.
         size: "tiny" (tests), "small" (demonstrations) or "full" (the published shapes).
         seed: decides every value, together with the tensor's name.
         sparse: right headers, zero-filled holes for data: for planning sizes that do not fit the disk.

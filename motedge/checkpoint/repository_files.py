@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from motedge.checkpoint.distilled import INDEX as DISTILLED_INDEX
+from motedge.checkpoint.distilled import PUBLISHED_SIGMAS
 from motedge.checkpoint.keys import tower_of
 from motedge.checkpoint.policy_metadata import PolicyMetadata
 from motedge.checkpoint.presets import Preset
@@ -44,6 +46,13 @@ def write_repository_files(root: Path, family: str, variant: str, preset: Preset
         files["sound_tokenizer/config.json"] = {**preset.sound.to_dict(), "_diffusers_version": DIFFUSERS_VERSION}
     if variant == "policy-droid":
         files["checkpoint.json"] = {"policy": vars(DROID_POLICY)}
+    if variant == "4step":
+        files[DISTILLED_INDEX] = {
+            "_class_name": "Cosmos3DistilledModularPipeline",
+            "_diffusers_version": DIFFUSERS_VERSION,
+            "is_distilled": True,
+            "distilled_sigmas": list(PUBLISHED_SIGMAS),
+        }
     for name, value in files.items():
         write_json(root / name, value)
 

@@ -48,7 +48,7 @@ def _add_make(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("out", metavar="OUT", help="folder to make")
     # Not `choices`: the library refuses unknown names itself, for Python callers too
     parser.add_argument("--family", default="edge", help="edge, nano or super (default: edge)")
-    parser.add_argument("--variant", default="base", help="base or policy-droid (default: base)")
+    parser.add_argument("--variant", default="base", help="base, policy-droid or 4step (default: base)")
     parser.add_argument("--size", default="tiny", help="tiny, small or full (default: tiny)")
     parser.add_argument("--seed", type=int, default=0, help="0 or more; decides every value (default: 0)")
     parser.add_argument("--precision", default="bf16", help="bf16, or fp8 as NVIDIA's FP8 revisions (default: bf16)")
