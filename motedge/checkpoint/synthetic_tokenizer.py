@@ -44,31 +44,53 @@ _QWEN_SPECIAL = {
     151656: "<|video_pad|>",
 }
 
+# A content is a text, or a list of parts: {"type": "image"}, {"type": "video"}, {"type": "text", "text": ...}
+_SHOWN = """\
+{%- macro shown(content) -%}
+{%- if content is string -%}
+{{- content -}}
+{%- else -%}
+{%- for part in content -%}
+{%- if part['type'] == 'text' -%}
+{{- part['text'] -}}
+{%- else -%}
+{{- '<|vision_start|><|' + part['type'] + '_pad|><|vision_end|>' -}}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+"""
 # The empty prompt must give 17 tokens with the generation prompt, the published count of Edge's scaffold.
 # `/think` and `/no_think` are the family's switches; thinking is on unless the caller says otherwise.
-_EDGE_TEMPLATE = """\
+_EDGE_TEMPLATE = (
+    _SHOWN
+    + """\
 {%- set enable_thinking = enable_thinking if enable_thinking is defined else true -%}
 {%- set switch = '/think' if enable_thinking else '/no_think' -%}
 {%- if messages and messages[0]['role'] == 'system' -%}
-{{- '<|im_start|>system\\n' + messages[0]['content'] + ' ' + switch + '<|im_end|>\\n' -}}
+{{- '<|im_start|>system\\n' + shown(messages[0]['content']) + ' ' + switch + '<|im_end|>\\n' -}}
 {%- else -%}
 {{- '<|im_start|>system\\n' + switch + '<|im_end|>\\n' -}}
 {%- endif -%}
 {%- for message in messages if message['role'] != 'system' -%}
-{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' -}}
+{{- '<|im_start|>' + message['role'] + '\\n' + shown(message['content']) + '<|im_end|>\\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
 {{- '<|im_start|>assistant\\n' + ('<think>\\n' if enable_thinking else '<think></think>') -}}
 {%- endif -%}
 """
-_QWEN_TEMPLATE = """\
+)
+_QWEN_TEMPLATE = (
+    _SHOWN
+    + """\
 {%- for message in messages -%}
-{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' -}}
+{{- '<|im_start|>' + message['role'] + '\\n' + shown(message['content']) + '<|im_end|>\\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
 {{- '<|im_start|>assistant\\n' -}}
 {%- endif -%}
 """
+)
 
 
 def write_tokenizer(folder: Path, family: str, vocab_size: int) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from motedge.errors import UsageError
+from motedge.errors import BundleError, UsageError
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,24 @@ class VisionSettings:
 
 EDGE = VisionSettings()
 QWEN3_VL = VisionSettings(temporal_patch=2, channels_last=False, enlarges_small_images=False, keeps_video_markers=True)
+
+# model_type of the vision encoder's config -> what it wants
+_BY_TYPE = {"cosmos3_edge_vision": EDGE, "qwen3_vl_vision": QWEN3_VL}
+
+
+def settings_from_config(config: Mapping[str, Any]) -> VisionSettings:
+    """Those of a model, by its `vision_config` (`manifest.model["vision_config"]`).
+
+    Raises:
+        BundleError: a vision encoder of another type.
+    """
+    kind = config.get("model_type")
+    if kind not in _BY_TYPE:
+        raise BundleError("the vision encoder is of an unknown type", expected=" or ".join(_BY_TYPE), got=kind)
+    base = _BY_TYPE[kind]
+    return dataclasses.replace(
+        base,
+        patch=int(config.get("patch_size", base.patch)),
+        merge=int(config.get("spatial_merge_size", base.merge)),
+        temporal_patch=int(config.get("temporal_patch_size", base.temporal_patch)),
+    )

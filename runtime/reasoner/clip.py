@@ -1,0 +1,93 @@
+"""The frames of a video that the reasoner sees, and reading them from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from motedge.errors import MissingPackageError, ObservationError
+from motedge.files import PathLike
+from motedge.runtime.reasoner.video_sampling import sampled_frames
+from motedge.runtime.reasoner.vision_settings import VisionSettings
+
+# A decoder of FFmpeg otherwise paints over what it can't decode, and says nothing
+_STRICT = {"err_detect": "explode"}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Sampled frames of a video."""
+
+    # uint8 RGB [F, rows, columns, 3]
+    frames: NDArray[np.uint8]
+    # Which frames of the video they are
+    indexes: tuple[int, ...]
+    # Frames per second of the video
+    rate_hz: float
+
+
+def read_clip(path: PathLike, settings: VisionSettings, *, sample_hz: Optional[float] = None) -> Clip:
+    """Reads a video file; frames that are not taken are decoded and dropped.
+
+    Args:
+        path: the file.
+        settings: the model's rate and limits of frames.
+        sample_hz: another rate than the settings'.
+
+    Raises:
+        ObservationError: no such file, no video, a codec that is not known, a damaged file, no frames.
+        MissingPackageError: PyAV is not installed.
+    """
+    av, file = _av(), Path(path)
+    if not file.is_file():
+        raise ObservationError(f"there is no video {file}", fix="check the path")
+    try:
+        total, rate_hz = _length(av, file)
+        indexes = sampled_frames(total, rate_hz, settings, sample_hz=sample_hz)
+        return Clip(_decode(av, file, indexes), tuple(indexes), rate_hz)
+    # A damaged header leaves a rate of 0 or none, besides what FFmpeg says itself
+    except (av.error.FFmpegError, ArithmeticError, IndexError, TypeError, ValueError, OSError) as error:
+        raise ObservationError(
+            f"{file} is not a video that can be read",
+            expected="a file with a video stream in a codec that FFmpeg knows",
+            got=str(error),
+            fix="convert it, for example to H.264 in mp4",
+        ) from error
+
+
+def _length(av: Any, file: Path) -> tuple[int, float]:
+    """Frames and frames per second; counted where the file does not say."""
+    with av.open(str(file)) as container:
+        stream = container.streams.video[0]
+        rate_hz = float(stream.average_rate)
+        total = int(stream.frames) or sum(1 for packet in container.demux(stream) if packet.size)
+    return total, rate_hz
+
+
+def _decode(av: Any, file: Path, indexes: Sequence[int]) -> NDArray[np.uint8]:
+    """These frames, in the order of showing, uint8 [F, rows, columns, 3]."""
+    wanted, found = set(indexes), []
+    with av.open(str(file)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.options = _STRICT
+        for index, picture in enumerate(container.decode(stream)):
+            if index in wanted:
+                found.append(np.asarray(picture.to_ndarray(format="rgb24"), dtype=np.uint8))
+            if index >= indexes[-1]:
+                break
+    if len(found) != len(wanted):
+        raise ValueError(f"it ends after {index + 1} frames, and frame {indexes[-1]} is wanted")
+    return np.stack(found)
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise MissingPackageError("av", extra="video", purpose="to read videos") from error
+    return av
