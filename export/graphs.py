@@ -39,7 +39,7 @@ class GraphSpec:
     assemble: Callable[[Any, Contract, VariantSpec], ir.Model]
     # Attribute of the checkpoint that the contract is made from
     config: str = "config"
-    # The graph whose weight files this one reads, all or a part of them; None: it has its own
+    # The graph whose weight files this one reads, all or a part of them, beside what is its own; None: all is its own
     shares: GraphSpec | None = None
 
     def contract_of(self, checkpoint: Checkpoint, shapes: ShapeSet) -> Contract:

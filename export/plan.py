@@ -124,9 +124,10 @@ def make_plan(
 
 
 def _slots(spec: GraphSpec, checkpoint: Checkpoint, shapes: ShapeSet, variant: VariantSpec) -> list[WeightSlot]:
-    own, owner = plan_weights(spec.empty_module(checkpoint, shapes, variant)), spec.shares or spec
-    if owner is not spec:
-        names = {weight.name for weight in own}
-        own = plan_weights(owner.empty_module(checkpoint, shapes, variant))
-    placed = place_weights(owner.name, DTYPES[variant.dtype], own)
-    return placed if owner is spec else [slot for slot in placed if slot.spec.name in names]
+    own, dtype = plan_weights(spec.empty_module(checkpoint, shapes, variant)), DTYPES[variant.dtype]
+    if spec.shares is None:
+        return place_weights(spec.name, dtype, own)
+    lent = plan_weights(spec.shares.empty_module(checkpoint, shapes, variant))
+    names, known = {weight.name for weight in own}, {weight.name for weight in lent}
+    shared = [slot for slot in place_weights(spec.shares.name, dtype, lent) if slot.spec.name in names]
+    return [*shared, *place_weights(spec.name, dtype, [weight for weight in own if weight.name not in known])]

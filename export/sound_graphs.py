@@ -9,9 +9,11 @@ from motedge.checkpoint.reader import Checkpoint, TensorStore
 from motedge.checkpoint.sound_config import SoundConfig
 from motedge.errors import ExportError
 from motedge.export import sound_contracts
-from motedge.export.graphs import GraphSpec
+from motedge.export.graphs import GRAPHS, GraphSpec
+from motedge.export.modules.gen_sound import GenStepSound
 from motedge.export.modules.sound_decoder import SoundDecoder
 from motedge.export.shapes import ShapeSet
+from motedge.export.sound_towers import assemble_gen_step_sound
 from motedge.export.towers import assemble_whole
 
 
@@ -54,6 +56,16 @@ def sound_of(checkpoint: Checkpoint) -> SoundConfig:
     return sound
 
 
+GEN_STEP_SOUND = SoundGraph(
+    "gen_step_sound",
+    lambda checkpoint, shapes: sound_contracts.gen_step_sound(checkpoint.config, sound_of(checkpoint), shapes),
+    "transformer",
+    "gen",
+    lambda checkpoint, precision, shapes: GenStepSound(checkpoint.config, precision, shapes.grid),
+    assemble_gen_step_sound,
+    # All but the sound's own projections
+    shares=GRAPHS["gen_step"],
+)
 SOUND_DECODER = SoundGraph(
     "sound_decoder",
     lambda checkpoint, shapes: sound_contracts.sound_decoder(sound_of(checkpoint), shapes),
@@ -63,4 +75,4 @@ SOUND_DECODER = SoundGraph(
     assemble_whole,
 )
 # Group of motedge.export.extras -> its graphs
-SOUND_EXTRAS: dict[str, tuple[GraphSpec, ...]] = {"sound": (SOUND_DECODER,)}
+SOUND_EXTRAS: dict[str, tuple[GraphSpec, ...]] = {"sound": (GEN_STEP_SOUND, SOUND_DECODER)}

@@ -11,8 +11,6 @@ from motedge.runtime.finite import check_finite
 from motedge.runtime.gen_state import GenState
 from motedge.runtime.tables import EmbodimentWeights
 
-GRAPH = "gen_step"
-
 
 class GenBranch:
     """Keeps its context while the sizes stay; the prompt lengths of the two branches differ, so each has its own."""
@@ -23,6 +21,9 @@ class GenBranch:
         self._engine = engine
         self._context: Optional[Context] = None
         self._dims: Mapping[str, int] = {}
+        # "gen_step", or "gen_step_sound"
+        self._graph = engine.contract.graph
+        self._with_sound = "J" in engine.contract.profile
 
     def bind(
         self,
@@ -53,11 +54,15 @@ class GenBranch:
             "action_out_weight": weights.out_weight,
             "action_out_bias": weights.out_bias,
         }
+        if self._with_sound:
+            inputs.update(sound=state.sound, sound_noisy=state.sound_noisy)
         for name, value in inputs.items():
             self._context.set_input(name, value)
 
-    def forward(self, step: int) -> tuple[FloatArray, FloatArray]:
-        """Runs the graph on what is bound; returns both velocities, valid until the next forward.
+    def forward(self, step: int) -> tuple[FloatArray, ...]:
+        """Runs the graph on what is bound; returns all velocities, valid until the next forward.
+
+        They are those of vision, action and, where the graph has it, sound.
 
         Raises:
             NonFiniteError: NaN or infinity; names the step and the branch.
@@ -65,7 +70,8 @@ class GenBranch:
         if self._context is None:
             raise InternalError(f"the {self.name} branch was run before it was bound")
         self._context.run()
-        velocities = self._context.output("vision_velocity"), self._context.output("action_velocity")
+        modalities = ("vision", "action", "sound") if self._with_sound else ("vision", "action")
+        velocities = tuple(self._context.output(f"{name}_velocity") for name in modalities)
         for velocity in velocities:
-            check_finite(velocity, f"graph {GRAPH!r} returned NaN or infinity at step {step}, {self.name} branch")
+            check_finite(velocity, f"graph {self._graph!r} returned NaN or infinity at step {step}, {self.name} branch")
         return velocities

@@ -47,7 +47,7 @@ class DenoiseLoop:
 
     Args:
         und: engine of und_prefill.
-        gen: engine of gen_step.
+        gen: engine of gen_step, or of gen_step_sound for requests with sound.
         tables: the bundle's tables.
         model_config: transformer/config.json (`manifest.model["config"]`).
         prompt_cache: where prompts are kept; by default the last 8.
@@ -113,7 +113,9 @@ class DenoiseLoop:
                 watch(StepView(k, len(times), float(schedule.sigmas[k]), state.vision, state.vision_velocity))
 
         steps = tuple(self._step(k, t, solver, state, inputs, plan, sources, show) for k, t in enumerate(times))
-        return GenResult(state.vision.copy(), state.action.copy(), account.timings(steps), account.counters(steps))
+        sound = state.sound.copy() if inputs.sound_latents else None
+        timings, counters = account.timings(steps), account.counters(steps)
+        return GenResult(state.vision.copy(), state.action.copy(), timings, counters, sound)
 
     def close(self) -> None:
         """Stops the noise thread. The engines belong to the caller."""
@@ -134,17 +136,17 @@ class DenoiseLoop:
         conditional, unconditional = sources
         state.t[0] = t
         marks, uncond_reused = [time.perf_counter()], False
-        vision, action = conditional.at(k)
+        velocities = conditional.at(k)
         marks.append(time.perf_counter())
         if plan.active(t):
-            vision_uncond, action_uncond = unconditional.at(k)
+            others = unconditional.at(k)
             uncond_reused = unconditional.reused
             marks.append(time.perf_counter())
-            combine(vision, vision_uncond, plan.scale, out=state.vision_velocity)
-            combine(action, action_uncond, plan.scale, out=state.action_velocity)
+            for velocity, other, out in zip(velocities, others, state.velocities):
+                combine(velocity, other, plan.scale, out=out)
         else:
-            state.vision_velocity[...] = vision
-            state.action_velocity[...] = action
+            for velocity, out in zip(velocities, state.velocities):
+                out[...] = velocity
         show(k)
         solver.step(k, state.flat, state.flat_velocity)
         state.hold_clean(inputs)
@@ -154,8 +156,9 @@ class DenoiseLoop:
         return StepTiming(t, spans_ms[0], uncond_ms, spans_ms[-1], conditional.reused, uncond_reused)
 
     def _buffers(self, inputs: GenInputs) -> GenState:
-        shapes = inputs.vision_clean.shape, inputs.action_clean.shape
-        if self._state is None or (self._state.vision.shape, self._state.action.shape) != shapes:
+        width = self._gen.contract.sizes["Q"] if inputs.sound_latents else 0
+        shapes = inputs.vision_clean.shape, inputs.action_clean.shape, (width, inputs.sound_latents)
+        if self._state is None or self._state.shapes != shapes:
             self._state = GenState(*shapes)
         return self._state
 

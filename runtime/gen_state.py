@@ -1,4 +1,4 @@
-"""The state that is denoised: vision latent and action rows in one flat fp32 vector, with the clean positions held."""
+"""The state that is denoised: vision, action rows and sound in one flat fp32 vector, with the clean positions held."""
 
 from __future__ import annotations
 
@@ -11,32 +11,40 @@ from motedge.runtime.request import GenInputs
 
 
 class GenState:
-    """Buffers for one pair of shapes. The views are bound to engines directly; the solver works on the flat vectors."""
+    """Buffers for one set of shapes. The views are bound to engines directly; the solver works on the flat vectors."""
 
-    def __init__(self, vision_shape: tuple[int, ...], action_shape: tuple[int, ...]) -> None:
-        """vision_shape: (C, T, h, w). action_shape: (A, Z)."""
-        self.vision_count, self.action_count = math.prod(vision_shape), math.prod(action_shape)
-        self.size = self.vision_count + self.action_count
-        # [vision | action]
+    def __init__(
+        self, vision_shape: tuple[int, ...], action_shape: tuple[int, ...], sound_shape: tuple[int, ...] = (0, 0)
+    ) -> None:
+        """vision_shape: (C, T, h, w). action_shape: (A, Z). sound_shape: (Q, J), where there is sound."""
+        self.shapes = vision_shape, action_shape, sound_shape
+        self.counts = tuple(math.prod(shape) for shape in self.shapes)
+        self.vision_count, self.action_count, self.sound_count = self.counts
+        self.size = sum(self.counts)
+        # [vision | action | sound]
         self.flat = np.zeros(self.size, np.float32)
         self.flat_velocity = np.zeros(self.size, np.float32)
-        self.vision, self.action = self._views(self.flat, vision_shape, action_shape)
-        self.vision_velocity, self.action_velocity = self._views(self.flat_velocity, vision_shape, action_shape)
+        self.vision, self.action, self.sound = self._views(self.flat)
+        self.velocities = self._views(self.flat_velocity)
+        self.vision_velocity, self.action_velocity, self.sound_velocity = self.velocities
         # Own buffers, so that an engine sees the same memory at every tick
         self.vision_noisy = np.ones(vision_shape[1], np.float32)
         self.action_noisy = np.ones(action_shape[0], np.float32)
+        self.sound_noisy = np.ones(sound_shape[1], np.float32)
         # fp32 [1], 0..1000
         self.t = np.zeros(1, np.float32)
 
     @property
     def noise_count(self) -> int:
-        """Numbers to draw: both modalities start the same stream, so the longer one's are enough."""
-        return max(self.vision_count, self.action_count)
+        """Numbers to draw: all modalities start the same stream, so the longest one's are enough."""
+        return max(self.counts)
 
     def reset(self, inputs: GenInputs, noise: FloatArray) -> None:
         """Starts from noise, fp32 [noise_count], with the clean positions filled in and unused channels at 0."""
-        self.flat[: self.vision_count] = noise[: self.vision_count]
-        self.flat[self.vision_count :] = noise[: self.action_count]
+        start = 0
+        for count in self.counts:
+            self.flat[start : start + count] = noise[:count]
+            start += count
         self.vision_noisy[:] = inputs.vision_noisy
         self.action_noisy[:] = inputs.action_noisy
         self.hold_clean(inputs)
@@ -51,8 +59,7 @@ class GenState:
         self.action[rows] = inputs.action_clean[rows]
         self.action[:, inputs.raw_dim :] = 0
 
-    def _views(
-        self, flat: FloatArray, vision_shape: tuple[int, ...], action_shape: tuple[int, ...]
-    ) -> tuple[FloatArray, FloatArray]:
-        head, tail = flat[: self.vision_count], flat[self.vision_count :]
-        return head.reshape(vision_shape), tail.reshape(action_shape)
+    def _views(self, flat: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        vision, action, sound = np.split(flat, np.cumsum(self.counts[:2]))
+        shapes = self.shapes
+        return vision.reshape(shapes[0]), action.reshape(shapes[1]), sound.reshape(shapes[2])

@@ -114,6 +114,8 @@ class GenInputs:
     action_start_offset: int = 0
     # Actions a second; None: as fps
     fps_action: Optional[float] = None
+    # Sound latents J to be generated, all of them; 0 where the graph takes no sound
+    sound_latents: int = 0
 
     def __post_init__(self) -> None:
         _require("vision_clean", self.vision_clean, np.float32, 4)
@@ -131,6 +133,8 @@ class GenInputs:
         for name, rate in (("fps", self.fps), ("fps_action", self.fps_action)):
             if rate is not None and not (math.isfinite(rate) and rate > 0):
                 raise UsageError(f"{name} is wrong", expected="a finite number above 0, in Hz", got=rate)
+        if isinstance(self.sound_latents, bool) or not isinstance(self.sound_latents, int) or self.sound_latents < 0:
+            raise UsageError("sound_latents is wrong", expected="a whole number from 0", got=self.sound_latents)
         if not 0 < self.raw_dim <= width:
             raise UsageError("raw_dim is wrong", expected=f"1 to {width} channels", got=self.raw_dim)
         if not 0 <= self.seed < 2**32:
@@ -230,6 +234,8 @@ class GenResult:
     action: FloatArray
     timings: LoopTimings
     counters: LoopCounters
+    # fp32 [Q, J]; None without sound
+    sound: Optional[FloatArray] = None
 
 
 def _require(name: str, value: object, dtype: type, ndim: int, length: Optional[int] = None) -> None:

@@ -31,12 +31,21 @@ def prompts_of(inputs: GenInputs, plan: GuidancePlan, schedule: Schedule) -> lis
 
 
 def check_request(inputs: GenInputs, prompts: Sequence[IntArray], contract: Contract) -> None:
-    """Holds shapes and lengths against the contract of gen_step.
+    """Holds shapes and lengths against the contract of gen_step, or of gen_step_sound.
 
     Raises:
         ContractError: another shape, or a length outside the profile.
     """
     counts = {"T": inputs.vision_noisy.size, "A": inputs.action_noisy.size}
+    if "J" in contract.profile:
+        counts["J"] = inputs.sound_latents
+    elif inputs.sound_latents:
+        raise ContractError(
+            f"graph {contract.graph!r} makes no sound",
+            expected="sound_latents 0, or graph 'gen_step_sound'",
+            got=inputs.sound_latents,
+            fix="export a Nano or Super checkpoint with --extras sound",
+        )
     for tokens in prompts:
         contract.check_dims({"U": tokens.size, **counts})
     sizes = {**contract.sizes, **counts}
@@ -54,15 +63,16 @@ def check_request(inputs: GenInputs, prompts: Sequence[IntArray], contract: Cont
 def gen_dims(inputs: GenInputs, und_len: int, patch: int) -> dict[str, int]:
     """The dynamic sizes of gen_step for a prompt of `und_len` tokens; `patch`: latent pixels of a token's side."""
     _, frames, rows, columns = inputs.vision_clean.shape
-    actions = inputs.action_clean.shape[0]
-    tokens = frames * -(-rows // patch) * -(-columns // patch) + actions
-    return {"T": frames, "A": actions, "U": und_len, "N": tokens}
+    actions, sound = inputs.action_clean.shape[0], inputs.sound_latents
+    tokens = frames * -(-rows // patch) * -(-columns // patch) + actions + sound
+    return {"T": frames, "A": actions, "U": und_len, "N": tokens, **({"J": sound} if sound else {})}
 
 
 def gen_layout(inputs: GenInputs, und_len: int) -> GenLayout:
     """What the generator's positions depend on, for a prompt of `und_len` tokens."""
     _, frames, rows, columns = inputs.vision_clean.shape
     fps_action = inputs.fps if inputs.fps_action is None else inputs.fps_action
+    offset, actions = inputs.action_start_offset, inputs.action_clean.shape[0]
     return GenLayout(
-        und_len, frames, rows, columns, inputs.action_clean.shape[0], inputs.fps, fps_action, inputs.action_start_offset
+        und_len, frames, rows, columns, actions, inputs.fps, fps_action, offset, sound=inputs.sound_latents
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
@@ -36,6 +36,8 @@ class GenLayout:
     fps_action: float
     # 0: row 0 is the current state; 1: row 0 leads to frame 1
     action_start_offset: int = 0
+    # Sound latents
+    sound: int = 0
 
 
 class RotaryTable:
@@ -45,6 +47,7 @@ class RotaryTable:
         self._inv_freq = np.asarray(inv_freq, dtype=np.float32)
         self._margin = int(model_config.get("unified_3d_mrope_temporal_modality_margin", 15000))
         self._base_fps = float(model_config.get("base_fps", 24))
+        self._sound_hz = float(model_config.get("sound_latent_fps") or 25.0)
         self._modulated = bool(model_config.get("enable_fps_modulation", True))
         self._patch = int(model_config.get("latent_patch_size", 2))
         if not model_config.get("unified_3d_mrope_reset_spatial_ids", True):
@@ -60,11 +63,11 @@ class RotaryTable:
         return self.table(np.stack([row, row, row]))
 
     def generator(self, layout: GenLayout) -> tuple[FloatArray, FloatArray]:
-        """cos and sin of the generator's tokens, vision then action, fp32 [N, R] each."""
+        """cos and sin of the generator's tokens, vision, action, sound, fp32 [N, R] each."""
         return self.table(self.generator_positions(layout))
 
     def generator_positions(self, layout: GenLayout) -> FloatArray:
-        """Positions (time, row, column) of vision tokens (t-major, row, column), then action rows: fp32 [3, N]."""
+        """Positions (time, row, column), fp32 [3, N]: of vision tokens (t-major, row, column), action rows, sound."""
         origin = layout.und_len + self._margin
         rows, columns = -(-layout.rows // self._patch), -(-layout.columns // self._patch)
         vision = np.empty((3, layout.frames, rows, columns), np.float32)
@@ -73,18 +76,22 @@ class RotaryTable:
         vision[2] = np.arange(columns, dtype=np.float32)[None, None, :]
         action = np.zeros((3, layout.actions), np.float32)
         action[0] = self._time(layout.actions, layout.action_start_offset, layout.fps_action, origin)
-        return np.concatenate([vision.reshape(3, -1), action], axis=1)
+        sound = np.zeros((3, layout.sound), np.float32)
+        # One token a latent: its rate is held against the base rate of frames, not of latent frames
+        sound[0] = self._time(layout.sound, 0, self._sound_hz, origin, self._base_fps)
+        return np.concatenate([vision.reshape(3, -1), action, sound], axis=1)
 
     def table(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
         """cos and sin, fp32 [N, R] each, of positions fp32 [3, N]."""
         angle = np.multiply(positions.T[:, self._axis], self._inv_freq, order="C")
         return np.cos(angle), np.sin(angle)
 
-    def _time(self, count: int, start: int, rate_hz: float, origin: int) -> FloatArray:
+    def _time(self, count: int, start: int, rate_hz: float, origin: int, base_hz: Optional[float] = None) -> FloatArray:
         """Temporal positions: `origin + (i + start) / rate * base rate`; a single item is never modulated."""
         index = np.arange(count, dtype=np.float32) + np.float32(start)
+        base_hz = self._base_fps / TEMPORAL_COMPRESSION if base_hz is None else base_hz
         if self._modulated and count > 1:
-            index = index / np.float32(rate_hz) * np.float32(self._base_fps / TEMPORAL_COMPRESSION)
+            index = index / np.float32(rate_hz) * np.float32(base_hz)
         return (index + np.float32(origin)).astype(np.float32)
 
 

@@ -126,14 +126,25 @@ class GenFront(nn.Module):
         action_in_bias: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """-> tokens [N, H], cos and sin [N, R] in the module's type."""
+        time = self.time_embedder(t).to(self.dtype)
+        x = self.vision_tokens(vision, vision_noisy, time)
+        a = self.action_tokens(action, action_noisy, time, action_in_weight, action_in_bias)
+        return torch.cat((x, a), dim=0), cos.to(self.dtype), sin.to(self.dtype)
+
+    def vision_tokens(self, vision: Tensor, vision_noisy: Tensor, time: Tensor) -> Tensor:
+        """[C, T, h, w] -> [T * rows * columns, H]; time [1, H] is added where the frame is noisy."""
         dtype = self.dtype
-        time = self.time_embedder(t).to(dtype)
         x = self.proj_in(self.grid.patchify(vision).to(dtype))
         frames = x.reshape(-1, self.grid.tokens_per_frame, x.shape[-1])
-        x = (frames + vision_noisy.to(dtype)[:, None, None] * time).reshape(-1, x.shape[-1])
+        return (frames + vision_noisy.to(dtype)[:, None, None] * time).reshape(-1, x.shape[-1])
+
+    def action_tokens(
+        self, action: Tensor, action_noisy: Tensor, time: Tensor, action_in_weight: Tensor, action_in_bias: Tensor
+    ) -> Tensor:
+        """[A, Z] -> [A, H]; time [1, H] is added where the row is noisy."""
+        dtype = self.dtype
         a = action.to(dtype) @ action_in_weight.to(dtype) + action_in_bias.to(dtype)
-        a = a + self.action_modality_embed + action_noisy.to(dtype)[:, None] * time
-        return torch.cat((x, a), dim=0), cos.to(dtype), sin.to(dtype)
+        return a + self.action_modality_embed + action_noisy.to(dtype)[:, None] * time
 
 
 class GenBack(nn.Module):

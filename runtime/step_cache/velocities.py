@@ -11,14 +11,15 @@ from motedge.runtime.engine import FloatArray
 from motedge.runtime.step_cache.options import FixedCache, StepCache
 from motedge.runtime.step_cache.sea import SeaIndicator, SeaRule
 
-Velocities = tuple[FloatArray, FloatArray]
+# Of vision, action and, where there is sound, sound
+Velocities = tuple[FloatArray, ...]
 
 
 class Forward(Protocol):
     """What is needed of `motedge.runtime.branch.GenBranch`."""
 
-    def forward(self, step: int) -> tuple[FloatArray, FloatArray]:
-        """Velocities of vision and action, valid until this branch's next forward."""
+    def forward(self, step: int) -> Velocities:
+        """Velocities, valid until this branch's next forward."""
         ...
 
 
@@ -29,7 +30,7 @@ class VelocitySource(Protocol):
     reused: bool
 
     def at(self, step: int) -> Velocities:
-        """Velocities of vision and action at a step, valid until the next call; steps come in order."""
+        """Velocities at a step, valid until the next call; steps come in order."""
         ...
 
 
@@ -82,9 +83,9 @@ class Extrapolated:
         self.reused = not self._rule.computes(step, indicator)
         if self.reused:
             return self._predicted(step)
-        vision, action = self._branch.forward(step)
-        self._history = [*self._history[-1:], (step, (vision.copy(), action.copy()))]
-        return vision, action
+        computed = self._branch.forward(step)
+        self._history = [*self._history[-1:], (step, tuple(velocity.copy() for velocity in computed))]
+        return computed
 
     def _predicted(self, step: int) -> Velocities:
         newest, velocities = self._history[-1]
@@ -92,8 +93,7 @@ class Extrapolated:
             return velocities
         before, earlier = self._history[0]
         reach = np.float32((step - newest) / (newest - before))
-        vision, action = (now + reach * (now - then) for now, then in zip(velocities, earlier))
-        return vision, action
+        return tuple(now + reach * (now - then) for now, then in zip(velocities, earlier))
 
 
 def velocity_sources(
