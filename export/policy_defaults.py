@@ -31,6 +31,6 @@ def policy_defaults(checkpoint: Checkpoint, shapes: ShapeSet) -> dict[str, Any]:
         "embodiment": policy.domain_name if policy else DROID_DOMAIN,
         **sampler,
         "fps": policy.conditioning_fps if policy else shapes.fps,
-        "chunk": policy.action_chunk_size if policy else min(DROID_CHUNK, shapes.actions - 1),
+        "chunk": policy.action_chunk_size if policy else max(0, min(DROID_CHUNK, shapes.actions - 1)),
         "prompt_format": "json",
     }

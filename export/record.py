@@ -108,6 +108,8 @@ def _tick_settings(manifest: Manifest) -> dict[str, Any]:
 def _no_tick(plan: ExportPlan, weights: Mapping[str, int], mode: str) -> str | None:
     if mode != "auto":
         return f"left out: --samples {mode}"
+    if plan.shapes.actions < 2 or plan.shapes.latent_frames < 2:
+        return "a tick is a state and its actions, and the shape set's request has none"
     tokens = plan.shapes.latent_frames * plan.shapes.tokens_per_frame + plan.shapes.actions
     parameters = weights["gen_step"] / 4
     forwards = 2 * 4

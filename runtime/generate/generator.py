@@ -22,7 +22,8 @@ from motedge.runtime.request import GenInputs, SamplerSettings
 from motedge.runtime.step_view import StepWatch
 from motedge.runtime.tables import Tables
 from motedge.runtime.text import PromptTokenizer
-from motedge.runtime.vae import VideoDecoder, VideoEncoder, round_frames, to_uint8
+from motedge.runtime.vae import VideoDecoder, VideoEncoder, to_uint8
+from motedge.runtime.vae.frame_count import FRAMES_PER_LATENT
 
 
 class Generator:
@@ -84,6 +85,20 @@ class Generator:
             return
         for chunk in decoder.stream(latents):
             yield to_uint8(chunk)
+
+    def preview(self, latents: FloatArray) -> NDArray[np.uint8]:
+        """A picture of the middle of a video, uint8 [rows, columns, 3]: rough, for the frames before it are left out.
+
+        Raises:
+            BundleError: the bundle has no decoder.
+        """
+        decoder, middle = self._video_decoder(), latents.shape[1] // 2
+        if decoder.streams:
+            frames = next(iter(decoder.stream(latents[:, middle : middle + 1])))
+        else:
+            frames = decoder.decode(latents[:, max(0, middle - 1) : middle + 1])
+        last: NDArray[np.uint8] = to_uint8(frames)[-1]
+        return last
 
     def require_decoder(self) -> None:
         """Opens the decoder now, so that a bundle without one is refused before the long part."""
@@ -169,7 +184,7 @@ class Generator:
                 wanted = len(request.video or ())
         if request.mode == "text2image" and wanted not in (None, 1):
             raise UsageError("an image has one frame", got=wanted, fix="take mode text2video")
-        if request.mode != "text2image" and wanted is not None and round_frames(wanted) == 1:
+        if request.mode != "text2image" and wanted is not None and wanted <= FRAMES_PER_LATENT:
             raise UsageError(f"mode {request.mode!r} makes no single image", expected="5 frames or more", got=wanted)
         return self.shape.fit_frames(wanted, defaults.frames), float(fps)
 

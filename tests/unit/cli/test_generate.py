@@ -1,0 +1,80 @@
+"""motedge generate: its arguments, and what it refuses before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from motedge.cli.generate_input import parse_numbers, parse_size, read_actions, read_text
+from motedge.cli.generate_output import check_outputs
+from motedge.cli.main import main
+from motedge.errors import DataError, UsageError
+
+
+def test_arguments(tmp_path: Path) -> None:
+    assert parse_size("832x480") == (480, 832)
+    assert parse_size(None) is None
+    assert parse_numbers("1, 2.5 3", "--state") == [1.0, 2.5, 3.0]
+    (tmp_path / "prompt.json").write_text('{"a": 1}\n', encoding="utf-8")
+    assert read_text(f"@{tmp_path / 'prompt.json'}", "--prompt") == '{"a": 1}'
+    assert read_text("a cube", "--prompt") == "a cube"
+    for call in (
+        lambda: parse_size("832"),
+        lambda: parse_numbers("1,b", "--state"),
+        lambda: read_text("@nowhere", "--prompt"),
+    ):
+        with pytest.raises(UsageError):
+            call()
+
+
+def test_actions(tmp_path: Path) -> None:
+    rows = np.arange(6.0).reshape(2, 3)
+    (tmp_path / "a.json").write_text(json.dumps(rows.tolist()), encoding="utf-8")
+    (tmp_path / "b.json").write_text(json.dumps({"fps": 1, "actions": rows.tolist()}), encoding="utf-8")
+    np.save(tmp_path / "c.npy", rows)
+    for name in ("a.json", "b.json", "c.npy"):
+        np.testing.assert_array_equal(read_actions(tmp_path / name), rows)
+    (tmp_path / "d.json").write_text("[[1], [1, 2]]", encoding="utf-8")
+    (tmp_path / "e.json").write_text('{"rows": []}', encoding="utf-8")
+    (tmp_path / "f.json").write_text("[]", encoding="utf-8")
+    for name in ("d.json", "e.json", "f.json", "g.json"):
+        with pytest.raises(DataError):
+            read_actions(tmp_path / name)
+    with pytest.raises(UsageError, match=r"\.json, \.npy, \.parquet"):
+        read_actions(tmp_path / "h.csv")
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "words"),
+    [
+        ("text2image", "a.mp4", r"expected: \.png"),
+        ("inverse_dynamics", "a.mp4", "actions alone"),
+        ("inverse_dynamics", "a.png", "actions alone"),
+        ("text2video", "a.png", r"expected: \.mp4"),
+        ("forward_dynamics", "a.parquet", r"expected: \.mp4"),
+        ("policy", "a.txt", "unknown kind of file"),
+    ],
+)
+def test_files_that_a_mode_has_nothing_for(mode: str, name: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        check_outputs(mode, [Path(name)])
+
+
+def test_files_that_a_mode_has_something_for() -> None:
+    check_outputs("text2image", [Path("a.png"), Path("a.JPG"), Path("a.json")])
+    check_outputs("policy", [Path("a.mp4"), Path("a.json")])
+
+
+def test_the_command_refuses_early(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, words in (
+        (["vid2vid", "B", "--out", "a.mp4"], "did you mean 'video2video'"),
+        (["text2video", "B", "--out", "a.png"], "no single picture"),
+        (["text2video", "B", "--out", "a.mp4", "--preview", "0"], "--preview"),
+        (["text2video", "B", "--out", "a.mp4", "--size", "big"], "832x480"),
+        (["text2video", str(tmp_path / "none"), "--out", "a.mp4"], "none"),
+    ):
+        assert main(["generate", *arguments]) == 2
+        assert words in capsys.readouterr().err
