@@ -164,7 +164,7 @@ class DenoiseLoop:
 
     def _solver_for(self, schedule: Schedule, state: GenState, seed: int) -> Union[UniPC, StochasticEuler]:
         if isinstance(schedule, DistilledSchedule):
-            return StochasticEuler(schedule, (state.vision_count, state.action_count), seed)
+            return StochasticEuler(schedule, state.counts, seed)
         key = (schedule, state.size)
         if self._solver is None or self._solver_key != key:
             self._solver, self._solver_key = UniPC(UniPCCoefficients.from_schedule(schedule), state.size), key

@@ -70,12 +70,12 @@ class StochasticEuler:
     def __init__(
         self,
         schedule: DistilledSchedule,
-        counts: tuple[int, int],
+        counts: Sequence[int],
         seed: int,
         noise: StepNoise = step_noise,
     ) -> None:
-        """`counts`: elements of vision and of action, one after the other in the state; `seed`: of the request."""
-        self._schedule, self._counts, self._seed, self._noise = schedule, counts, seed, noise
+        """`counts`: elements of each modality, one after the other in the state; `seed`: of the request."""
+        self._schedule, self._counts, self._seed, self._noise = schedule, tuple(counts), seed, noise
         self._next_step = 0
 
     def step(self, k: int, state: FloatArray, velocity: FloatArray) -> None:
@@ -86,9 +86,9 @@ class StochasticEuler:
         state -= sigma * velocity
         if following > 0:
             state *= np.float32(1) - following
-            # Both modalities start the same stream, as the initial noise does
-            noise = self._noise(self._seed, k, max(self._counts))
-            vision, action = self._counts
-            state[:vision] += following * noise[:vision]
-            state[vision:] += following * noise[:action]
+            # All modalities start the same stream, as the initial noise does
+            noise, start = self._noise(self._seed, k, max(self._counts)), 0
+            for count in self._counts:
+                state[start : start + count] += following * noise[:count]
+                start += count
         self._next_step = k + 1

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from capabilities import Recorder, claims_of
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--capabilities", metavar="FILE", type=Path, help="add what capability tests show to FILE (JSON)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    path = config.getoption("--capabilities")
+    if path is not None:
+        config.pluginmanager.register(Recorder(path), "capabilities")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        claims_of(item)
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 

@@ -55,6 +55,7 @@ def test_the_bundle_samples_as_the_checkpoint_says(bundle: Bundle) -> None:
     assert all(report.passed for report in verify_bundle(bundle))
 
 
+@pytest.mark.capability(mode="distilled", family="super", backend="onnxruntime", proof="parity")
 @pytest.mark.parametrize("clean_frames", [[0], []], ids=["image2video", "text2image"])
 def test_loop_equals_the_distilled_blocks(
     bundle: Bundle, checkpoint: Path, clean_frames: list[int], monkeypatch: pytest.MonkeyPatch

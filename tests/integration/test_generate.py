@@ -95,6 +95,7 @@ def _compare(generator: Generator, made: Generated, reference: Reference) -> Non
         np.testing.assert_allclose(made.actions, reference.actions, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.capability(mode="{mode}", family="{family}", backend="onnxruntime", proof="parity")
 @pytest.mark.parametrize("negative", ["", NEGATIVE])
 @pytest.mark.parametrize(("mode", "frames"), [("text2image", 1), ("text2video", FRAMES)])
 def test_from_text(generator: Generator, pipeline: Pipeline, mode: str, frames: int, negative: str) -> None:
@@ -111,6 +112,7 @@ def test_with_the_system_prompt(generator: Generator, pipeline: Pipeline) -> Non
     _compare(generator, made, reference)
 
 
+@pytest.mark.capability(mode="image2video", family="{family}", backend="onnxruntime", proof="parity")
 @pytest.mark.parametrize("size", [(ROWS, COLUMNS), (150, 131)], ids=["as-is", "cut"])
 def test_from_an_image(generator: Generator, pipeline: Pipeline, size: tuple[int, int]) -> None:
     picture = _picture(0, size)
@@ -119,6 +121,7 @@ def test_from_an_image(generator: Generator, pipeline: Pipeline, size: tuple[int
     _compare(generator, made, _theirs(pipeline, FRAMES, 6.0, **request))
 
 
+@pytest.mark.capability(mode="video2video", family="{family}", backend="onnxruntime", proof="parity")
 @pytest.mark.parametrize(
     ("kept", "keep", "given"),
     [((0, 1), "first", 9), ((0, 1), "last", 9), ((0,), "first", 1), ((0, 2), "first", 7)],
@@ -141,6 +144,7 @@ def test_from_a_video(generator: Generator, pipeline: Pipeline, kept: tuple[int,
     _compare(generator, made, reference)
 
 
+@pytest.mark.capability(mode="{mode}", family="{family}", backend="onnxruntime", proof="parity")
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 @pytest.mark.parametrize("mode", ["forward_dynamics", "inverse_dynamics", "policy"])
 def test_with_actions(generator: Generator, pipeline: Pipeline, mode: str, guidance: float) -> None:

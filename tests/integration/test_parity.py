@@ -78,6 +78,7 @@ def test_vae_encoder_equals_the_video_encoder(family: str, bundle: Bundle, check
     np.testing.assert_allclose(context.output("latent"), expected.numpy(), atol=VAE_TOLERANCE, rtol=0)
 
 
+@pytest.mark.capability(mode="policy", family="{family}", backend="onnxruntime", proof="parity")
 @pytest.mark.parametrize(
     "settings",
     [

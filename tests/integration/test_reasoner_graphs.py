@@ -160,6 +160,7 @@ def test_visual_tokens(scene: Scene, grid: tuple[int, int, int]) -> None:
         np.testing.assert_allclose(got[name], value, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.capability(mode="reason_text", family="{scene}", backend="onnxruntime", proof="parity")
 def test_text(scene: Scene) -> None:
     decoder = Decoder(scene)
     tokens, logits = decoder.greedy(decoder.text(PROMPT), DECODED, len(PROMPT))
@@ -204,6 +205,7 @@ def test_rows_for_the_generator(scene: Scene) -> None:
     assert (np.abs(rows["kv"][:, 0] - expected[:, 0]).max() > 0.1) == (scene.family == "edge")
 
 
+@pytest.mark.capability(mode="reason_image", family="{scene}", backend="onnxruntime", proof="parity")
 def test_an_image_in_the_prompt(scene: Scene) -> None:
     grid = (1, 6, 8)
     inputs = oracle.vision_inputs(scene.model, grid, seed=5)

@@ -130,6 +130,7 @@ def _inputs(prompts: list[list[int]], vision: np.ndarray, sound: int, rows: int 
     )
 
 
+@pytest.mark.capability(mode="sound", family="super", backend="onnxruntime", proof="parity")
 @pytest.mark.parametrize(("frames", "guidance"), [(9, 6.0), (17, 1.0)])
 def test_sound_comes_with_the_video(
     pipeline: Any, loop: DenoiseLoop, decoder: SoundDecoder, frames: int, guidance: float
@@ -181,6 +182,7 @@ def test_both_graphs_read_the_same_weights(checkpoint: Checkpoint) -> None:
         assert len(slots) == len(own) + len(by_name["gen_step"].slots[variant])
 
 
+@pytest.mark.capability(mode="sound", family="super", backend="onnxruntime", proof="parity")
 @pytest.mark.parametrize("count", [1, 2, 10, 18])
 def test_the_waveform_is_that_of_diffusers(checkpoint: Checkpoint, decoder: SoundDecoder, count: int) -> None:
     """9 frames at 24 Hz are 10 latents, the shape set's longest video of 17 frames is 18."""
@@ -224,6 +226,7 @@ def test_only_models_with_sound(tmp_path: Path, bundle: Bundle) -> None:
         open_sound_decoder(Bundle(bundle.root, dataclasses.replace(bundle.manifest, graphs=policy)))
 
 
+@pytest.mark.capability(mode="sound", family="super", backend="tensorrt-rtx", proof="built")
 @pytest.mark.parametrize("graph", ["sound_decoder", "gen_step_sound"])
 def test_engines_are_built(bundle: Bundle, graph: str) -> None:
     """By TensorRT-RTX, for a GPU that need not be here: transposed convolutions whose output is padded, for one."""

@@ -41,6 +41,7 @@ def edge(quant_scenes: Mapping[str, QuantScene], tmp_path: Path) -> Path:
     return Path(shutil.copytree(quant_scenes["edge"].bundle.root, tmp_path / "edge"))
 
 
+@pytest.mark.capability(mode="policy", family="{family}", backend="tensorrt-rtx", proof="built")
 @needs_rtx
 @pytest.mark.parametrize("variant", ["fused-fp16", "fused-bf16"])
 @pytest.mark.parametrize("graph", GRAPHS)

@@ -75,6 +75,7 @@ def _video(frames: int) -> np.ndarray:
     return np.random.RandomState(frames).randint(0, 256, (frames, *CONTENT), dtype=np.uint8)
 
 
+@pytest.mark.capability(mode="vae_decode", family="edge", backend="onnxruntime", proof="parity")
 @pytest.mark.parametrize("latent_frames", [1, 2, 3, 5])
 def test_decoding(decoder: VideoDecoder, reference: torch.nn.Module, latent_frames: int) -> None:
     """1, 5, 9 and 17 frames; a graph for whole videos takes 2 to 4 latent frames here."""
@@ -86,6 +87,7 @@ def test_decoding(decoder: VideoDecoder, reference: torch.nn.Module, latent_fram
     assert to_uint8(streamed).shape == (4 * latent_frames - 3, 80, 96, 3)
 
 
+@pytest.mark.capability(mode="vae_encode", family="edge", backend="onnxruntime", proof="parity")
 @pytest.mark.parametrize("frames", [1, 5, 9, 17])
 def test_encoding(encoder: VideoEncoder, reference: torch.nn.Module, frames: int) -> None:
     video = _video(frames)
@@ -192,6 +194,8 @@ def _pairs(ours: np.ndarray, theirs: np.ndarray) -> list[tuple[np.ndarray, np.nd
     return [(ours[:, index], theirs[:, index]) for index in range(ours.shape[1])]
 
 
+@pytest.mark.capability(mode="vae_decode", family="edge", backend="tensorrt-rtx", proof="built")
+@pytest.mark.capability(mode="vae_encode", family="edge", backend="tensorrt-rtx", proof="built")
 @pytest.mark.parametrize("graph", ["vae_decoder_first", "vae_decoder_next", "vae_encoder_clip"])
 def test_engines_are_built(half: Bundle, graph: str) -> None:
     """By TensorRT-RTX, for a GPU that need not be here: convolutions, resizing and pooling in three dimensions."""

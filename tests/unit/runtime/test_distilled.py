@@ -138,6 +138,13 @@ def test_refused(changes: dict[str, Any], message: str) -> None:
         SamplerSettings(**{**fields, **changes})
 
 
+def test_every_modality_starts_the_same_stream() -> None:
+    solver, state = StochasticEuler(DistilledSchedule((1.0, 0.5)), (3, 2, 4), 7), np.zeros(9, np.float32)
+    solver.step(0, state, np.zeros(9, np.float32))
+    noise = np.float32(0.5) * step_noise(7, 0, 4)
+    np.testing.assert_array_equal(state, np.concatenate([noise[:3], noise[:2], noise]))
+
+
 def test_steps_come_in_order() -> None:
     solver = StochasticEuler(DistilledSchedule(LEVELS), (2, 0), 1)
     with pytest.raises(InternalError, match="step 1"):

@@ -19,6 +19,9 @@ PLANS = [
 ]
 
 
+@pytest.mark.capability(mode="step_cache", family="any", backend="onnxruntime-cuda", proof="simulated")
+@pytest.mark.capability(mode="step_cache", family="any", backend="tensorrt", proof="simulated")
+@pytest.mark.capability(mode="step_cache", family="any", backend="tensorrt-rtx", proof="simulated")
 @pytest.mark.parametrize("solver", ["kernel", "graph"])
 @pytest.mark.parametrize("settings", PLANS, ids=lambda plan: str(plan.step_cache))
 def test_equals_the_host(device_loop: Any, host_loop: Any, gen_inputs: Any, settings: Any, solver: str) -> None:

@@ -47,6 +47,7 @@ def test_a_cache_that_leaves_nothing_out_changes_no_bit(parts: Any, gen_inputs: 
     assert cached.counters.reused == plain.counters.reused == 0
 
 
+@pytest.mark.capability(mode="step_cache", family="any", backend="onnxruntime", proof="property")
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 @pytest.mark.parametrize("cache", ["every:2", "every:3", "steps:2,3", "cond:1", "uncond:2,3", "sea:0.1", "sea:0.9"])
 def test_counts_are_those_of_the_engine(parts: Any, gen_inputs: Any, plan: Any, cache: str) -> None:

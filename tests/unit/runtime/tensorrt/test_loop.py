@@ -60,6 +60,7 @@ class Scene:
         self.cuda.close()
 
 
+@pytest.mark.capability(mode="policy", family="any", backend="tensorrt", proof="simulated")
 @pytest.mark.parametrize("version", RUNTIME_VERSIONS)
 def test_ticks_equal_the_host(
     onnx_bundle: Path, model: Any, tables: Any, gen_inputs: Any, numpy_engine: Any, version: str
