@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from tiny import MINI
 import motedge
 from motedge.bundle import Bundle
 from motedge.checkpoint.reader import Checkpoint
+from motedge.cli.main import main
 from motedge.errors import BundleError, ContractError, ObservationError, UsageError
 from motedge.export.job import ExportOptions, export_bundle
 from motedge.export.variants import parse_variants
@@ -136,6 +138,7 @@ class Recorded:
         monkeypatch.setattr(EngineUnd, "step", recording)
 
 
+@pytest.mark.capability(mode="reason_{kind}", family="{scene}", backend="onnxruntime", proof="parity")
 @pytest.mark.parametrize("kind", SHOWN)
 def test_tokens_and_logits_as_transformers(scene: Scene, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     images, videos = SHOWN[kind]
@@ -273,3 +276,14 @@ def test_a_real_video(scene: Scene) -> None:
     expected = _until_eos(scene, _generated(scene, _theirs(scene, prompt), 8)[0])
     done = list(scene.reasoner.generate(prompt, SamplingOptions(max_new_tokens=8)))[-1]
     assert list(done.token_ids) == expected
+
+
+def test_the_command(scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = pytest.importorskip("PIL.Image")
+    image.fromarray(_image()).save(tmp_path / "seen.png")
+    command = ["reason", str(scene.bundle), "--prompt", "What is this?", "--image", str(tmp_path / "seen.png")]
+    assert main([*command, "--max-tokens", "12", "--check", "size", "--json"]) == 0
+    reply = json.loads(capsys.readouterr().out)
+    done = list(scene.reasoner.ask("What is this?", [_image()], options=SamplingOptions(max_new_tokens=12)))[-1]
+    assert tuple(reply["token_ids"]) == done.token_ids
+    assert reply["visual_tokens"] > 0 and reply["timings_ms"]["prefill_ms"] > 0

@@ -1,0 +1,60 @@
+"""Videos read from files: which frames, their order, damaged and truncated files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from motedge.errors import ObservationError
+from motedge.runtime.reasoner.clip import read_clip
+from motedge.runtime.reasoner.video_sampling import sampled_frames
+from motedge.runtime.reasoner.vision_settings import EDGE
+
+av = pytest.importorskip("av")
+FRAMES, RATE_HZ = 30, 10
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames of one grey each, the brighter the later; with B frames, so that packets are out of order."""
+    path = tmp_path_factory.mktemp("video") / "grey.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=RATE_HZ, options={"bf": "2", "qscale": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(FRAMES):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 8 * index, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("sample_hz", [None, 5.0, 10.0])
+def test_frames_are_those_asked_for(video: Path, sample_hz: float | None) -> None:
+    clip = read_clip(video, EDGE, sample_hz=sample_hz)
+    assert list(clip.indexes) == sampled_frames(FRAMES, RATE_HZ, EDGE, sample_hz=sample_hz)
+    assert clip.rate_hz == RATE_HZ and clip.frames.shape[1:] == (48, 64, 3)
+    with av.open(str(video)) as container:
+        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert np.array_equal(clip.frames, np.stack(decoded)[list(clip.indexes)])
+    # The codec blurs a little from frame to frame
+    assert np.abs(clip.frames.mean(axis=(1, 2, 3)) - 8 * np.array(clip.indexes)).max() < 8
+
+
+def test_what_can_not_be_read(video: Path, tmp_path: Path) -> None:
+    with pytest.raises(ObservationError, match="there is no video"):
+        read_clip(tmp_path / "absent.mp4", EDGE)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    with pytest.raises(ObservationError, match="not a video"):
+        read_clip(tmp_path / "empty.mp4", EDGE)
+    (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:900])
+    with pytest.raises(ObservationError, match="not a video"):
+        read_clip(tmp_path / "cut.mp4", EDGE)
+    with av.open(str(tmp_path / "sound.wav"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.rate = 8000
+        container.mux(stream.encode(frame))
+    with pytest.raises(ObservationError, match="not a video"):
+        read_clip(tmp_path / "sound.wav", EDGE)
