@@ -40,6 +40,7 @@ class OperatingPoint:
             "shift": self.settings.shift,
             "guidance": self.settings.guidance,
             "guidance_interval": None if interval is None else list(interval),
+            **({} if self.settings.step_cache is None else {"step_cache": str(self.settings.step_cache)}),
             "forwards": self.forwards,
             "trained": self.trained,
         }

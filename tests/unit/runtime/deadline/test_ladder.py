@@ -131,3 +131,15 @@ def test_no_such_file(tmp_path: Path) -> None:
 def test_unknown_point() -> None:
     with pytest.raises(UsageError, match="did you mean 'shipped'"):
         Ladder.from_settings(SHIPPED).point("shiped")
+
+
+def test_a_step_cache_is_in_the_first_point_alone() -> None:
+    ladder = Ladder.from_settings(SamplerSettings(steps=8, step_cache="every:2"))  # type: ignore[arg-type]
+    first, *others = ladder.points
+    assert (first.forwards, first.to_dict()["step_cache"]) == (10, "every:2")
+    assert others and all(point.settings.step_cache is None and point.forwards < 10 for point in others)
+
+
+def test_a_distilled_model_has_one_point() -> None:
+    settings = SamplerSettings(steps=2, shift=1.0, guidance=1.0, distilled_sigmas=(1.0, 0.5))
+    assert [point.settings for point in Ladder.from_settings(settings).points] == [settings]
