@@ -14,7 +14,7 @@ import numpy as np
 from motedge.bundle import Bundle, Contract
 from motedge.errors import InternalError
 from motedge.runtime.denoise import DenoiseLoop
-from motedge.runtime.engine import Array, Context, Engine, FloatArray
+from motedge.runtime.engine import Array, Context, Engine, FloatArray, IntArray
 from motedge.runtime.policy.embodiments import find_embodiment
 from motedge.runtime.policy.loader import sampler_settings
 from motedge.runtime.policy.observation import Observation
@@ -175,6 +175,9 @@ class _Listener:
         self.heard = replace(inputs)
         zeros = np.zeros_like(inputs.vision_clean), np.zeros_like(inputs.action_clean)
         return GenResult(*zeros, LoopTimings(0.0, 0.0, 0.0, (), 0.0), LoopCounters(0, 0, 0, 0, False))
+
+    def prepare(self, token_ids: IntArray) -> None:
+        """Nothing to prepare: no tower reads prompts here."""
 
     def close(self) -> None:
         """Nothing runs in the background."""

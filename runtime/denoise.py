@@ -10,7 +10,7 @@ from typing import Any, Optional, Union
 from motedge.runtime.account import LoopAccount
 from motedge.runtime.branch import GenBranch
 from motedge.runtime.distilled import DistilledSchedule, StochasticEuler
-from motedge.runtime.engine import Engine
+from motedge.runtime.engine import Engine, IntArray
 from motedge.runtime.gen_state import GenState
 from motedge.runtime.guidance import GuidancePlan, combine
 from motedge.runtime.noise import NoiseAhead
@@ -116,6 +116,15 @@ class DenoiseLoop:
         sound = state.sound.copy() if inputs.sound_latents else None
         timings, counters = account.timings(steps), account.counters(steps)
         return GenResult(state.vision.copy(), state.action.copy(), timings, counters, sound)
+
+    def prepare(self, token_ids: IntArray) -> None:
+        """Makes K and V of a prompt ready, so that the run that first uses it costs no prefill.
+
+        Raises:
+            ContractError: more or fewer tokens than the graph was exported for.
+            NonFiniteError: the graph returned NaN or infinity.
+        """
+        self._prompts.encode(token_ids)
 
     def close(self) -> None:
         """Stops the noise thread. The engines belong to the caller."""

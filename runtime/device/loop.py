@@ -25,6 +25,7 @@ from motedge.runtime.device.solvers import SolverSource
 from motedge.runtime.device.staging import Staging
 from motedge.runtime.device.workspace import Workspace
 from motedge.runtime.device_engine import DeviceEngine
+from motedge.runtime.engine import IntArray
 from motedge.runtime.noise import NoiseAhead
 from motedge.runtime.request import GenInputs, GenResult, LoopCounters, LoopTimings, SamplerSettings
 from motedge.runtime.request_plan import check_request, gen_dims, prompts_of
@@ -165,6 +166,10 @@ class DeviceLoop:
         shape = inputs.vision_clean.shape
         latents = buffers.vision.copy() if vision else buffers.vision[:0].reshape(0, *shape[1:]).copy()
         return GenResult(latents, buffers.action.copy(), timings, counters)
+
+    def prepare(self, token_ids: IntArray) -> None:
+        """Makes K and V of a prompt ready; as `DenoiseLoop.prepare`, with the same errors and CudaError."""
+        self._prompts.encode(token_ids, self.stream)
 
     def close(self) -> None:
         """Gives back all device memory but the engines', and stops the noise thread; harmless when repeated."""

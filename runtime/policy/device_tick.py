@@ -15,7 +15,7 @@ from motedge.runtime.device.image_encoder import ImageEncoder
 from motedge.runtime.device.loop import DeviceLoop
 from motedge.runtime.device.workspace import Workspace
 from motedge.runtime.device_engine import DeviceEngine
-from motedge.runtime.engine import FloatArray
+from motedge.runtime.engine import FloatArray, IntArray
 from motedge.runtime.policy.canvas import normalise, pad_canvas
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.shape import PolicyShape
@@ -110,6 +110,11 @@ class DeviceTick:
                 counters, launch=f"{counters.launch}; image encoder: {self._encoder.refusal}"
             )
         return TickResult(result.action, result.timings, counters, stages)
+
+    def prepare(self, token_ids: IntArray) -> None:
+        """See `PolicyTick.prepare`."""
+        with self._cuda.current():
+            self._loop.prepare(token_ids)
 
     def memory_bytes(self) -> dict[str, int]:
         """What it holds of the GPU's memory, by purpose; weights as near as the libraries tell."""

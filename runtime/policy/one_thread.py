@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from motedge.runtime.engine import IntArray
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.tick import PolicyTick, TickRequest, TickResult
 from motedge.runtime.request import SamplerSettings
@@ -42,6 +43,10 @@ class OneThreadTick:
     def run(self, request: TickRequest, settings: SamplerSettings) -> TickResult:
         """See `PolicyTick.run`."""
         return self._call(lambda: self._tick.run(request, settings))
+
+    def prepare(self, token_ids: IntArray) -> None:
+        """See `PolicyTick.prepare`."""
+        self._call(lambda: self._tick.prepare(token_ids))
 
     def memory_bytes(self) -> dict[str, int]:
         """See `PolicyTick.memory_bytes`."""

@@ -65,6 +65,7 @@ class Policy:
         seed: Optional[int] = None,
         settings: Optional[SamplerSettings] = None,
         committed: Optional[FloatArray] = None,
+        prompt: Optional[str] = None,
     ) -> ActionChunk:
         """The next chunk of actions.
 
@@ -75,6 +76,7 @@ class Policy:
             committed: fp32 [n, 8], actions that the robot will execute in any case while this runs, from the
                 observation on, in the chunk's units. They are the chunk's first n rows, and what follows continues
                 them. The released policies were trained with the state row alone as given.
+            prompt: The whole text that the model is given, in place of the one that `prompt` makes of the instruction.
 
         Raises:
             ObservationError: the instruction is longer than the graphs allow.
@@ -82,7 +84,18 @@ class Policy:
             NonFiniteError: a graph returned NaN or infinity.
         """
         with self._lock:
-            return self._act(observation, seed, settings or self.settings, committed)
+            text = self.prompt(observation.instruction) if prompt is None else prompt
+            return self._act(observation, seed, settings or self.settings, committed, text)
+
+    def prepare(self, prompt: str) -> None:
+        """Makes a prompt ready, a whole text as in `act`: the tick that first uses it costs no prefill.
+
+        Raises:
+            ObservationError: it is longer than the graphs allow.
+            NonFiniteError: a graph returned NaN or infinity.
+        """
+        with self._lock:
+            self._tick.prepare(self._encode(prompt))
 
     def prompt(self, instruction: str) -> str:
         """The text that the model is given for an instruction."""
@@ -114,11 +127,12 @@ class Policy:
         seed: Optional[int],
         settings: SamplerSettings,
         committed: Optional[FloatArray],
+        prompt: str,
     ) -> ActionChunk:
         clock = _Clock()
         if committed is not None and not len(committed):
             committed = None
-        tokens = self._encode(observation.instruction)
+        tokens = self._encode(prompt)
         unconditional = self._encode("")
         clock.lap("tokenize_ms")
         rows = self._rows(observation, committed)
@@ -198,21 +212,21 @@ class Policy:
             pack_committed(rows, np.asarray(committed, np.float32))
         return rows
 
-    def _encode(self, instruction: str) -> IntArray:
-        tokens = self._tokens.get(instruction)
+    def _encode(self, prompt: str) -> IntArray:
+        tokens = self._tokens.get(prompt)
         if tokens is None:
-            tokens = self._tokenizer.encode(self.prompt(instruction))
+            tokens = self._tokenizer.encode(prompt)
             low, _, high = self._contract.profile["U"]
             if not low <= len(tokens) <= high:
                 raise ObservationError(
                     "the instruction is too long",
                     expected=f"at most {high} tokens, the form around it included",
-                    got=f"{len(tokens)} tokens from {len(instruction)} characters",
+                    got=f"{len(tokens)} tokens from {len(prompt)} characters",
                     fix="say it in fewer words, or export with a shape set with more max_prompt_tokens",
                 )
             if len(self._tokens) >= _KEPT_PROMPTS:
                 self._tokens.pop(next(key for key in self._tokens if key))
-            self._tokens[instruction] = tokens
+            self._tokens[prompt] = tokens
         return tokens
 
 

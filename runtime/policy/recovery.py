@@ -10,6 +10,7 @@ from typing import Optional
 
 from motedge.errors import HostError, MotedgeError, UsageError
 from motedge.runtime.cuda.errors import StickyCudaError
+from motedge.runtime.engine import IntArray
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.tick import PolicyTick, TickRequest, TickResult
 from motedge.runtime.request import SamplerSettings
@@ -74,6 +75,14 @@ class RecoveringTick:
             raise
         launch = f"{result.counters.launch}; after the context was rebuilt"
         return dataclasses.replace(result, counters=dataclasses.replace(result.counters, launch=launch))
+
+    def prepare(self, token_ids: IntArray) -> None:
+        """See `PolicyTick.prepare`."""
+        try:
+            self.tick.prepare(token_ids)
+        except StickyCudaError as error:
+            self._rebuild(error)
+            self.tick.prepare(token_ids)
 
     def memory_bytes(self) -> dict[str, int]:
         """See `PolicyTick.memory_bytes`."""

@@ -68,6 +68,15 @@ class PolicyTick(Protocol):
         """
         ...
 
+    def prepare(self, token_ids: IntArray) -> None:
+        """Makes K and V of a prompt ready, so that the tick that first uses it costs no prefill.
+
+        Raises:
+            ContractError: more or fewer tokens than the graph was exported for.
+            NonFiniteError: the graph returned NaN or infinity.
+        """
+        ...
+
     def memory_bytes(self) -> dict[str, int]:
         """What it holds of a GPU's memory, by purpose; empty on the host."""
         ...
@@ -82,6 +91,10 @@ class Loop(Protocol):
 
     def run(self, inputs: GenInputs, settings: SamplerSettings) -> GenResult:
         """Denoises one request."""
+        ...
+
+    def prepare(self, token_ids: IntArray) -> None:
+        """Makes K and V of a prompt ready."""
         ...
 
     def close(self) -> None:
@@ -149,6 +162,10 @@ class HostTick:
         vision[:, :1] = latent
         result = self._loop.run(gen_inputs(request, vision, self._shape), settings)
         return TickResult(result.action, result.timings, result.counters, {"vae_ms": vae_ms})
+
+    def prepare(self, token_ids: IntArray) -> None:
+        """See `PolicyTick.prepare`."""
+        self._loop.prepare(token_ids)
 
     def memory_bytes(self) -> dict[str, int]:
         """See `PolicyTick.memory_bytes`."""

@@ -42,4 +42,12 @@ class Finished:
         return 1e3 * len(self.token_ids) / self.decode_ms if self.decode_ms > 0 else 0.0
 
 
+@dataclass(frozen=True)
+class Pause:
+    """A step of work is done: whoever acts meanwhile may leave the reply here for as long as they like."""
+
+    # Of the reply so far; 0 while the prompt is read
+    tokens: int
+
+
 Event = Union[Started, Part, Finished]

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator
-from typing import Optional
+from typing import Optional, Union
 
 import numpy as np
 
 from motedge.errors import UsageError
 from motedge.runtime.engine import FloatArray, IntArray
 from motedge.runtime.finite import check_finite
-from motedge.runtime.reasoner.events import CANCELLED, LENGTH, STOP, Event, Finished, Started
+from motedge.runtime.reasoner.events import CANCELLED, LENGTH, STOP, Event, Finished, Pause, Started
 from motedge.runtime.reasoner.ports import UndStep, VisionTower, VisualTokens
 from motedge.runtime.reasoner.prompt import ReasonerPrompt
 from motedge.runtime.reasoner.sampling import Sampler, SamplingOptions
@@ -71,17 +71,40 @@ class Reasoner:
             UsageError: a prompt that is empty or too long, or images without a vision encoder.
             NonFiniteError: an engine returned NaN or infinity.
         """
+        for event in self.steps(prompt, options, cancelled=cancelled):
+            if not isinstance(event, Pause):
+                yield event
+
+    def steps(
+        self,
+        prompt: ReasonerPrompt,
+        options: SamplingOptions = SamplingOptions(),  # noqa: B008 -- frozen
+        *,
+        cancelled: Cancelled = lambda: False,
+        piece: Optional[int] = None,
+    ) -> Iterator[Union[Event, Pause]]:
+        """As `generate`, with a `Pause` after the images, after each piece of the prompt and before each token's parts.
+
+        `piece`: tokens of the prompt that are read at once, no more than the tower takes; None: as many as it takes.
+        """
         count = self._checked_length(prompt)
-        started = time.perf_counter()
+        begin = time.perf_counter()
         embeddings, deepstack = self._embedded(prompt)
-        seen = time.perf_counter()
-        logits = self._prefill(prompt, embeddings, deepstack)
-        read = time.perf_counter()
-        yield Started(count, prompt.visual_tokens, 1e3 * (seen - started), 1e3 * (read - seen))
+        angles = self._rotary.table(prompt.positions.prompt.astype(np.float32))
+        vision_ms = _since_ms(begin)
+        if prompt.visual_tokens:
+            yield Pause(0)
+        size, prefill_ms = min(piece or self._und.max_new, self._und.max_new), 0.0
+        for start in range(0, count, size):
+            begin = time.perf_counter()
+            logits = self._read(embeddings, angles, deepstack, slice(start, start + size))
+            prefill_ms += _since_ms(begin)
+            yield Pause(0)
+        yield Started(count, prompt.visual_tokens, vision_ms, prefill_ms)
         text = _ReplyText(TextStream(self._codec.tokenizer, shown=(THINK_START, THINK_END)), prompt.thinking)
         # The last token need not be held
         limit = min(options.max_new_tokens, self._und.capacity - count + 1)
-        sampler, reason, spent = Sampler(options, prompt.token_ids), LENGTH, 0.0
+        sampler, reason, spent_ms = Sampler(options, prompt.token_ids), LENGTH, 0.0
         token_ids: list[int] = []
         while len(token_ids) < limit:
             if cancelled():
@@ -94,14 +117,15 @@ class Reasoner:
             token = sampler.next(logits)
             parts = [] if token in self._stop_tokens else text.push(token)
             # What the caller does between tokens is not ours
-            spent += time.perf_counter() - begin
+            spent_ms += _since_ms(begin)
             if token in self._stop_tokens:
                 reason = STOP
                 break
             token_ids.append(token)
+            yield Pause(len(token_ids))
             yield from parts
         yield from text.finish()
-        yield Finished(reason, text.of(THINKING), text.of(ANSWER), tuple(token_ids), 1e3 * spent)
+        yield Finished(reason, text.of(THINKING), text.of(ANSWER), tuple(token_ids), spent_ms)
 
     def _checked_length(self, prompt: ReasonerPrompt) -> int:
         count = len(prompt.token_ids)
@@ -137,15 +161,17 @@ class Reasoner:
     def _seen(self, visuals: tuple[VisualInput, ...]) -> Iterator[VisualTokens]:
         return (self._vision.encode(visual) for visual in visuals if self._vision is not None)
 
-    def _prefill(self, prompt: ReasonerPrompt, embeddings: FloatArray, deepstack: Optional[FloatArray]) -> FloatArray:
-        """The prompt in pieces that the tower takes; logits after the last."""
-        cos, sin = self._rotary.table(prompt.positions.prompt.astype(np.float32))
-        size = self._und.max_new
-        for start in range(0, len(embeddings), size):
-            part = slice(start, start + size)
-            added = None if deepstack is None else np.ascontiguousarray(deepstack[:, part])
-            logits = self._und.step(embeddings[part], cos[part], sin[part], start, added)
-        return logits
+    def _read(
+        self,
+        embeddings: FloatArray,
+        angles: tuple[FloatArray, FloatArray],
+        deepstack: Optional[FloatArray],
+        part: slice,
+    ) -> FloatArray:
+        """A piece of the prompt through the tower; logits of the token after it."""
+        cos, sin = angles
+        added = None if deepstack is None else np.ascontiguousarray(deepstack[:, part])
+        return self._und.step(embeddings[part], cos[part], sin[part], part.start, added)
 
     def _decode(self, prompt: ReasonerPrompt, token: int, index: int) -> FloatArray:
         cos, sin = self._rotary.table(prompt.positions.generated(index))
@@ -172,3 +198,7 @@ class _ReplyText:
         for part in parts:
             self._texts[part.kind].append(part.text)
         return parts
+
+
+def _since_ms(begin: float) -> float:
+    return 1e3 * (time.perf_counter() - begin)

@@ -88,6 +88,18 @@ def test_equals_the_host_and_stays_on_the_device(tick_scene: Any) -> None:
     assert result.timings.gen_ms > 0 and result.counters.prompt_hits == 2
 
 
+@pytest.mark.parametrize("wrap", [lambda make: make(), lambda make: RecoveringTick(make, lambda: None), OneThreadTick])
+def test_a_prepared_prompt_costs_no_prefill(tick_scene: Any, wrap: Any) -> None:
+    scene = tick_scene()
+    tick = wrap(lambda: scene.tick)
+    for one in (tick, scene.host):
+        one.prepare(request(0).cond_tokens)
+        one.prepare(request(0).uncond_tokens)
+        one.see(observation(0))
+        assert one.run(request(0), SETTINGS).counters.prefills == 0
+    tick.close()
+
+
 def test_seen_twice_acts_on_the_last(tick_scene: Any) -> None:
     scene = tick_scene()
     scene.tick.see(observation(1))

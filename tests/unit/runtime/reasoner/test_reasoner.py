@@ -11,7 +11,7 @@ import pytest
 
 from motedge.errors import UsageError
 from motedge.runtime.finite import NonFiniteError
-from motedge.runtime.reasoner.events import CANCELLED, LENGTH, STOP, Finished, Started
+from motedge.runtime.reasoner.events import CANCELLED, LENGTH, STOP, Finished, Pause, Started
 from motedge.runtime.reasoner.prompt import PromptBuilder, ReasonerPrompt
 from motedge.runtime.reasoner.reasoner import Reasoner
 from motedge.runtime.reasoner.sampling import SamplingOptions
@@ -103,6 +103,33 @@ def test_tokens_as_transformers_generates(
     rows = [count for _, count in und.steps]
     assert sum(rows) == len(prompt.token_ids) + 31
     assert max(rows) <= 50 and rows[-31:] == [1] * 31
+
+
+def test_steps_are_those_of_the_loop(codec: TextCodec, torch_model: SimpleNamespace) -> None:
+    """The same events, with a pause behind every forward; the prompt in smaller pieces changes nothing."""
+    prompt = _prompt(codec, torch_model.settings, "image", "What is this?")
+    options, und = SamplingOptions(max_new_tokens=6), torch_model.und()
+    reasoner = _reasoner(codec, torch_model, und)
+    expected = list(reasoner.generate(prompt, options))[-1]
+    und.steps.clear()
+    seen, forwards = [], []
+    for event in reasoner.steps(prompt, options, piece=16):
+        seen.append(event)
+        if isinstance(event, Pause):
+            forwards.append(len(und.steps))
+    assert isinstance(expected, Finished) and isinstance(seen[-1], Finished)
+    assert seen[-1].token_ids == expected.token_ids
+    pieces = -(-len(prompt.token_ids) // 16)
+    assert [event.tokens for event in seen if isinstance(event, Pause)] == [0] * (1 + pieces) + [1, 2, 3, 4, 5, 6]
+    # None behind the images; the first token costs no forward of its own, every other one
+    assert forwards == [0, *range(1, pieces + 1), *range(pieces, pieces + 6)]
+    assert max(count for _, count in und.steps) == 16
+    # Left for good in the middle, it disturbs nobody
+    left = reasoner.steps(prompt, options)
+    next(left)
+    left.close()
+    again = list(reasoner.generate(prompt, options))[-1]
+    assert isinstance(again, Finished) and again.token_ids == expected.token_ids
 
 
 def test_the_text_is_streamed_whole(codec: TextCodec, torch_model: SimpleNamespace) -> None:
