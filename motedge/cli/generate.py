@@ -42,7 +42,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--guidance-interval", type=float, nargs=2, metavar=("LO", "HI"), help="guidance only where LO < t < HI"
     )
     sampler.add_argument("--shift", type=float, metavar="S", help="flow shift of the schedule")
-    sampler.add_argument("--step-cache", metavar="RULE", help="leave forwards out, for example fixed; see the docs")
+    sampler.add_argument("--step-cache", metavar="RULE", help="leave forwards out: every:N, steps:K,... or sea")
     sampler.add_argument("--seed", type=int, default=0, metavar="N", help="noise (default: %(default)s)")
     how = parser.add_argument_group("engine")
     how.add_argument("--engine", default="onnxruntime", metavar="NAME", help="backend (default: %(default)s)")
@@ -56,7 +56,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         action="append",
         required=True,
         metavar="FILE",
-        help="video.mp4, image.png, actions.json or .parquet; more than once for more than one",
+        help="video.mp4, image.png, sound.wav, actions.json or .parquet; more than once for more than one",
     )
     out.add_argument("--preview", type=int, metavar="K", help="a picture beside --out, FILE.preview.png, every K steps")
     out.add_argument("--json", action="store_true", help="print the result's document as JSON")
@@ -87,6 +87,7 @@ def _add_given(group: argparse._ArgumentGroup) -> None:
 def _add_made(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--frames", type=int, metavar="N", help="frames, the given ones included; 4 k + 1")
     group.add_argument("--fps", type=float, metavar="F", help="frames, and actions, a second")
+    group.add_argument("--sound", action="store_true", help="with sound, in the .mp4 or a .wav; Nano and Super")
     group.add_argument("--size", metavar="WxH", help="a check: the size is the bundle's")
 
 
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     targets = [Path(name) for name in args.out]
     # Before the long part: an unknown mode, a file that nothing can be written into
     mode_defaults(args.mode, "")
-    check_outputs(args.mode, targets)
+    check_outputs(args.mode, targets, sound=args.sound)
     if args.preview is not None and args.preview < 1:
         raise UsageError("--preview is wrong", expected="at least 1 step", got=args.preview)
     size = parse_size(args.size)
@@ -110,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
         recipe=args.recipe,
         check=args.check,
         threads=args.threads,
+        sound=args.sound,
     )
     with generator:
         generator.shape.require_size(size)
@@ -174,6 +176,7 @@ def _request(args: argparse.Namespace, generator: Generator) -> GenerateRequest:
         fps=args.fps,
         condition_frames=kept,
         keep=args.keep,
+        sound=args.sound,
         seed=args.seed,
         sampler={name: getattr(args, name) for name in names if getattr(args, name) is not None},
     )
@@ -209,4 +212,6 @@ def _summary(made: Generated, targets: Sequence[Path]) -> str:
     if rows is not None:
         space = "" if made.raw_actions else ", in the model's normalised space"
         lines.append(f"actions      {rows.shape[0]} x {rows.shape[1]}{space}")
+    if made.sound is not None:
+        lines.append(f"sound        {made.sound.shape[1]} latents")
     return "\n".join([*lines, *(f"written      {target}" for target in targets)])

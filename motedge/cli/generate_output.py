@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from motedge.errors import MissingPackageError, UsageError
 from motedge.files import atomic_path, write_json
+from motedge.media.audio import add_sound, write_wav
 from motedge.media.image import FORMATS, write_image
 from motedge.media.video import write_video
 
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
     from motedge.runtime.generate import Generated, GenerateRequest, Generator
 
 SCHEMA = "motedge.generated/v1"
-VIDEO, DOCUMENT, TABLE = (".mp4",), (".json",), (".parquet",)
+VIDEO, SOUND, DOCUMENT, TABLE = (".mp4",), (".wav",), (".json",), (".parquet",)
 _GENERATES_ACTIONS = ("inverse_dynamics", "policy")
 
 
-def check_outputs(mode: str, targets: Sequence[Path]) -> None:
-    """Refuses files that the mode has nothing for, before the long part.
+def check_outputs(mode: str, targets: Sequence[Path], *, sound: bool = False) -> None:
+    """Refuses files that the mode has nothing for, before the long part; `sound`: whether it was asked for.
 
     Raises:
         UsageError: an unknown extension, a picture of a video, a video of a picture, actions where there are none.
@@ -29,9 +30,11 @@ def check_outputs(mode: str, targets: Sequence[Path]) -> None:
     """
     for target in targets:
         suffix = target.suffix.lower()
-        if suffix not in (*VIDEO, *FORMATS, *DOCUMENT, *TABLE):
-            expected = ", ".join((*VIDEO, *FORMATS, *DOCUMENT, *TABLE))
+        if suffix not in (*VIDEO, *FORMATS, *SOUND, *DOCUMENT, *TABLE):
+            expected = ", ".join((*VIDEO, *FORMATS, *SOUND, *DOCUMENT, *TABLE))
             raise UsageError("--out: unknown kind of file", expected=expected, got=target.name)
+        if suffix in SOUND and not sound:
+            raise UsageError("no sound is asked for", got=target.name, fix="add --sound, or leave the file out")
         problem = None
         if suffix in VIDEO and mode in ("text2image", "inverse_dynamics"):
             problem = "a picture, not a video", ".png" if mode == "text2image" else ".json or .parquet"
@@ -59,7 +62,9 @@ def write_outputs(
     for target in targets:
         suffix = target.suffix.lower()
         if suffix in VIDEO:
-            write_video(target, generator.frames(made.latents), made.fps)
+            _write_video(generator, made, target)
+        elif suffix in SOUND and made.sound is not None:
+            write_wav(target, *generator.waveform(made.sound))
         elif suffix in FORMATS:
             write_image(target, next(generator.frames(made.latents))[0])
         elif suffix in DOCUMENT:
@@ -67,6 +72,19 @@ def write_outputs(
         else:
             _write_table(target, made)
     return document
+
+
+def _write_video(generator: Generator, made: Generated, target: Path) -> None:
+    """The pictures, and the sound where there is one: first the pictures alone beside it."""
+    if made.sound is None:
+        write_video(target, generator.frames(made.latents), made.fps)
+        return
+    silent = target.with_name(f"{target.stem}.silent.mp4")
+    try:
+        write_video(silent, generator.frames(made.latents), made.fps)
+        add_sound(silent, target, *generator.waveform(made.sound))
+    finally:
+        silent.unlink(missing_ok=True)
 
 
 def to_document(request: GenerateRequest, made: Generated) -> dict[str, Any]:
@@ -86,6 +104,8 @@ def to_document(request: GenerateRequest, made: Generated) -> dict[str, Any]:
         "counters": made.counters.to_dict(),
         "loop_ms": round(made.timings.total_ms, 3),
     }
+    if made.sound is not None:
+        document["sound_latents"] = made.sound.shape[1]
     if made.actions is not None:
         document["embodiment"] = request.embodiment
         # Raw, or in the model's normalised space

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Optional
@@ -19,6 +20,7 @@ from motedge.runtime.generate.mode import ModeDefaults, mode_defaults
 from motedge.runtime.generate.request import Generated, GenerateRequest
 from motedge.runtime.generate.shape import GenerateShape
 from motedge.runtime.request import GenInputs, SamplerSettings
+from motedge.runtime.sound import SoundDecoder, sound_latents
 from motedge.runtime.step_view import StepWatch
 from motedge.runtime.tables import Tables
 from motedge.runtime.text import PromptTokenizer
@@ -36,6 +38,7 @@ class Generator:
         image_encoder: Engine,
         open_encoder: Callable[[], VideoEncoder],
         open_decoder: Callable[[], VideoDecoder],
+        open_sound: Optional[Callable[[], SoundDecoder]] = None,
         engines: Sequence[Engine],
         tokenizer: PromptTokenizer,
         tables: Tables,
@@ -43,7 +46,7 @@ class Generator:
         model: Mapping[str, Any],
         policy: Mapping[str, Any],
     ) -> None:
-        """Takes over what `load_generator` opened.
+        """Takes over what `load_generator` opened; `open_sound` is given where the loop makes sound.
 
         `model` and `policy` are those of the manifest. The openers are called once at most, when first needed, and
         `engines` are closed with the generator.
@@ -55,7 +58,8 @@ class Generator:
         self._distilled = policy.get("distilled_sigmas")
         self._encoder: Optional[VideoEncoder] = None
         self._decoder: Optional[VideoDecoder] = None
-        self._openers = open_encoder, open_decoder
+        self._sound_decoder: Optional[SoundDecoder] = None
+        self._openers, self._open_sound = (open_encoder, open_decoder), open_sound
         self._conditioner = Conditioner(shape, image_encoder, self._video_encoder)
         self._lock = threading.Lock()
 
@@ -100,6 +104,19 @@ class Generator:
         last: NDArray[np.uint8] = to_uint8(frames)[-1]
         return last
 
+    def waveform(self, latents: FloatArray) -> tuple[FloatArray, int]:
+        """The sound of sound latents: fp32 [channels, samples] in [-1, 1], and samples a second.
+
+        Raises:
+            UsageError: this generator was opened without sound.
+            NonFiniteError: the decoder returned NaN or infinity.
+        """
+        if self._sound_decoder is None:
+            if self._open_sound is None:
+                raise UsageError("this generator makes no sound", fix="open it with sound=True")
+            self._sound_decoder = self._open_sound()
+        return self._sound_decoder.decode(latents), self._sound_decoder.sample_rate_hz
+
     def require_decoder(self) -> None:
         """Opens the decoder now, so that a bundle without one is refused before the long part."""
         self._video_decoder()
@@ -119,10 +136,10 @@ class Generator:
         """Frees the engines and stops the noise thread, once a request under way is done."""
         with self._lock:
             self._loop.close()
-            for part in (self._encoder, self._decoder):
+            for part in (self._encoder, self._decoder, self._sound_decoder):
                 if part is not None:
                     part.close()
-            self._encoder = self._decoder = None
+            self._encoder = self._decoder = self._sound_decoder = None
             for engine in self._engines:
                 engine.close()
 
@@ -134,6 +151,13 @@ class Generator:
 
     def _generate(self, request: GenerateRequest, watch: Optional[StepWatch]) -> Generated:
         settings = self.settings(request)
+        if request.sound != (self._open_sound is not None):
+            raise UsageError(
+                "sound was asked for at one of two places",
+                expected="a request with sound=True on a generator opened with sound=True, or neither",
+                got=f"request {request.sound}, generator {self._open_sound is not None}",
+                why="the generator holds one of two graphs: gen_step, or gen_step_sound",
+            )
         acting = Acting.of(request, self._variant) if request.acts else None
         if acting is not None:
             acting.require_weights(self._tables)
@@ -146,6 +170,8 @@ class Generator:
             self.shape.require_rows(0)
             given = self._conditioner.encode(request, frames)
             inputs = _without_actions(given, tokens, negative, fps, request.seed, self.shape.width)
+            if request.sound:
+                inputs = dataclasses.replace(inputs, sound_latents=sound_latents(frames, fps))
         else:
             given = self._conditioner.encode(request, frames)
             domain = acting.robot.domain_id
@@ -170,6 +196,7 @@ class Generator:
             timings=result.timings,
             counters=result.counters,
             prompt_tokens=len(tokens),
+            sound=result.sound,
         )
 
     def _length(self, request: GenerateRequest, acting: Optional[Acting]) -> tuple[int, float]:

@@ -14,12 +14,12 @@ from motedge.runtime.denoise import DenoiseLoop
 from motedge.runtime.engine import EngineOptions
 from motedge.runtime.generate.generator import Generator
 from motedge.runtime.generate.shape import GenerateShape
+from motedge.runtime.sound import open_sound_decoder, require_sound
 from motedge.runtime.tables import Tables
 from motedge.runtime.text import PromptTokenizer
 from motedge.runtime.vae import open_decoder, open_encoder
 
 CHECKS = ("full", "size")
-GRAPHS = ("und_prefill", "gen_step", "vae_encoder")
 # What the generator reads beside its engines' files, by role in the manifest
 _ROLES = ("table", "tokenizer")
 
@@ -32,6 +32,7 @@ def load_generator(
     recipe: Optional[str] = None,
     check: str = "full",
     threads: Optional[int] = None,
+    sound: bool = False,
 ) -> Generator:
     """Opens a bundle's generator. The encoder and decoder of videos are opened when first needed.
 
@@ -42,6 +43,7 @@ def load_generator(
         recipe: Quantization recipe, such as "fp8"; graphs that it leaves alone run unquantized.
         check: "full" compares every file's sha256 with the manifest, "size" the sizes alone.
         threads: CPU threads; None leaves it to the backend.
+        sound: Open gen_step_sound instead of gen_step: every request then is one with sound.
 
     Raises:
         BundleError: a file is missing, changed or damaged.
@@ -57,23 +59,21 @@ def load_generator(
             why="its loop there serves policies alone",
             fix="leave --engine out; motedge run serves policies on a GPU",
         )
-    bundle = Bundle.open(bundle_path)
-    require_recipe(bundle, recipe)
-    read = [name for name, file in bundle.manifest.files.items() if file.role in _ROLES]
-    bundle.check_files(read, content=check == "full")
+    bundle = _open_bundle(bundle_path, recipe, check, sound)
     tokenizer, tables = PromptTokenizer.open(bundle), Tables.open(bundle)
     options = EngineOptions(threads=threads, check_content=check == "full")
     choice: dict[str, Any] = {"backend": engine, "variant": variant, "options": options}
     with contextlib.ExitStack() as opened:
         und, gen, image = (
             opened.enter_context(contextlib.closing(open_engine(bundle, graph, recipe=recipe, **choice)))
-            for graph in GRAPHS
+            for graph in ("und_prefill", "gen_step_sound" if sound else "gen_step", "vae_encoder")
         )
         generator = Generator(
             loop=DenoiseLoop(und, gen, tables, _model_config(bundle)),
             image_encoder=image,
             open_encoder=lambda: open_encoder(bundle, **choice),
             open_decoder=lambda: open_decoder(bundle, **choice),
+            open_sound=(lambda: open_sound_decoder(bundle, **choice)) if sound else None,
             engines=(und, gen, image),
             tokenizer=tokenizer,
             tables=tables,
@@ -84,6 +84,16 @@ def load_generator(
         # From here on the generator closes them
         opened.pop_all()
     return generator
+
+
+def _open_bundle(path: PathLike, recipe: Optional[str], check: str, sound: bool) -> Bundle:
+    bundle = Bundle.open(path)
+    require_recipe(bundle, recipe)
+    if sound:
+        require_sound(bundle)
+    read = [name for name, file in bundle.manifest.files.items() if file.role in _ROLES]
+    bundle.check_files(read, content=check == "full")
+    return bundle
 
 
 def _model_config(bundle: Bundle) -> Mapping[str, Any]:

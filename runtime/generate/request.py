@@ -18,6 +18,8 @@ from motedge.runtime.policy.resize import Image
 from motedge.runtime.request import LoopCounters, LoopTimings, SamplerSettings
 
 KEEP = ("first", "last")
+# Modes whose videos may have sound
+SOUND_MODES = ("text2video", "image2video", "video2video")
 # Mode -> what it is given beside the prompt, and what it has no place for
 _GIVEN = {
     "text2image": ((), ("image", "video", "actions", "state")),
@@ -67,6 +69,8 @@ class GenerateRequest:
     # Latent frames of `video` that video2video keeps, and from which end of it they are taken
     condition_frames: tuple[int, ...] = (0, 1)
     keep: str = "first"
+    # With sound: Nano and Super, on a generator that was opened for it
+    sound: bool = False
     # Seed of the noise, 0 to 2**32 - 1
     seed: int = 0
     # Fields of SamplerSettings that differ from the mode's
@@ -89,6 +93,8 @@ class GenerateRequest:
             raise UsageError(f"unknown kind of metadata {self.negative_metadata!r}", fix=fix)
         if self.keep not in KEEP:
             raise UsageError(f"unknown end of a video {self.keep!r}", fix=closest(self.keep, KEEP))
+        if self.sound and self.mode not in SOUND_MODES:
+            raise UsageError(f"mode {self.mode!r} makes no sound", fix=f"take mode {' or '.join(SOUND_MODES)}")
         if not self.condition_frames or min(self.condition_frames) < 0:
             got = list(self.condition_frames)
             raise UsageError("no latent frames to keep", expected="numbers from 0, such as 0, 1", got=got)
@@ -124,6 +130,8 @@ class Generated:
     counters: LoopCounters
     # Tokens of the prompt, the form around it included
     prompt_tokens: int
+    # fp32 [Q, J], which `Generator.waveform` decodes; None without sound
+    sound: Optional[FloatArray] = None
 
 
 def _better_mode(mode: str, name: str) -> str:

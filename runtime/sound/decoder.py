@@ -13,6 +13,7 @@ from motedge.runtime.engine import Engine, EngineOptions, FloatArray
 from motedge.runtime.finite import check_finite
 
 GRAPH = "sound_decoder"
+GENERATOR_GRAPH = "gen_step_sound"
 
 
 class SoundDecoder:
@@ -62,6 +63,19 @@ class SoundDecoder:
         self._engine.close()
 
 
+def require_sound(bundle: Bundle) -> None:
+    """Raises BundleError for a bundle without the graphs of sound."""
+    known = bundle.manifest.graphs
+    if not {GENERATOR_GRAPH, GRAPH} <= set(known):
+        raise BundleError(
+            "the bundle makes no sound",
+            expected=f"{GENERATOR_GRAPH} and {GRAPH} among its graphs",
+            got=", ".join(known),
+            why="the checkpoint makes none (Edge), or it was exported without",
+            fix="export a Nano or Super checkpoint with --extras sound",
+        )
+
+
 def open_sound_decoder(
     bundle: Bundle,
     *,
@@ -74,15 +88,7 @@ def open_sound_decoder(
     Raises:
         BundleError: the bundle has no sound.
     """
-    known = bundle.manifest.graphs
-    if GRAPH not in known:
-        raise BundleError(
-            "the bundle has no graph for sound",
-            expected=GRAPH,
-            got=", ".join(known),
-            why="the checkpoint makes none (Edge), or it was exported without",
-            fix="export a Nano or Super checkpoint with --extras sound",
-        )
+    require_sound(bundle)
     config = bundle.manifest.model.get("sound_config")
     if not isinstance(config, dict) or not isinstance(config.get("sampling_rate"), int):
         raise BundleError(

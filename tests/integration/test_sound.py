@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
+import wave
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from tiny import MINI_MEDIA
 from motedge.bundle import Bundle
 from motedge.checkpoint.make import make_checkpoint
 from motedge.checkpoint.reader import Checkpoint
+from motedge.cli.main import main
 from motedge.errors import BundleError, ContractError, ExportError, UsageError
 from motedge.export.job import ExportOptions, export_bundle
 from motedge.export.plan import make_plan
@@ -27,6 +30,7 @@ from motedge.export.variants import parse_variants
 from motedge.runtime.backends import open_engine
 from motedge.runtime.denoise import DenoiseLoop, GenInputs, SamplerSettings
 from motedge.runtime.finite import NonFiniteError
+from motedge.runtime.generate import GenerateRequest, load_generator
 from motedge.runtime.noise import standard_normal
 from motedge.runtime.sound import SoundDecoder, open_sound_decoder, sound_latents
 from motedge.runtime.tables import Tables
@@ -34,6 +38,8 @@ from motedge.runtime.tables import Tables
 pytestmark = pytest.mark.slow
 TOLERANCE = 2e-6
 SEED = 11
+EXTRAS = ("sound", "vae-decoder-stream")
+PROMPT, NEGATIVE = "A dog barks.", "silence"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +51,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 @pytest.fixture(scope="module")
 def bundle(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     root = tmp_path_factory.mktemp("bundle") / "super"
-    options = ExportOptions(MINI_MEDIA, parse_variants("primitive-fp32,fused-fp16"), "none", ("sound",))
+    options = ExportOptions(MINI_MEDIA, parse_variants("primitive-fp32,fused-fp16"), "none", EXTRAS)
     export_bundle(checkpoint, root, options)
     return Bundle.open(root)
 
@@ -87,10 +93,10 @@ def _theirs(pipe: Any, guidance: float, vision: np.ndarray, sound: np.ndarray) -
     rows, columns = MINI_MEDIA.canvas
     frames = {"num_frames": 4 * vision.shape[1] - 3, "height": rows, "width": columns}
     noise = {"latents": torch.from_numpy(vision[None]), "sound_latents": torch.from_numpy(sound)}
-    prompts = pipe.tokenize_prompt("A dog barks.", "silence", fps=24.0, use_system_prompt=False, **frames)
+    prompts = pipe.tokenize_prompt(PROMPT, NEGATIVE, fps=24.0, use_system_prompt=False, **frames)
     made = pipe(
-        prompt="A dog barks.",
-        negative_prompt="silence",
+        prompt=PROMPT,
+        negative_prompt=NEGATIVE,
         use_system_prompt=False,
         num_inference_steps=3,
         guidance_scale=guidance,
@@ -146,6 +152,56 @@ def test_sound_comes_with_the_video(
     assert result.sound is not None and result.sound.shape == (64, count)
     np.testing.assert_allclose(decoder.decode(result.sound), reference.waveform, atol=1e-4, rtol=0)
     assert reference.waveform.std() > 0.02
+
+
+def test_a_request_with_sound(pipeline: Any, bundle: Bundle) -> None:
+    vision, sound = (standard_normal(SEED, shape) for shape in ((48, 3, *MINI_MEDIA.grid), (64, 10)))
+    reference = _theirs(pipeline, 6.0, vision, sound)
+    sampler = {"steps": 3, "guidance": 6.0, "shift": 10.0}
+    request = GenerateRequest(
+        "text2video",
+        PROMPT,
+        NEGATIVE,
+        negative_metadata="inverse",
+        frames=9,
+        seed=SEED,
+        sampler=sampler,
+        sound=True,
+    )
+    with load_generator(bundle.root, variant="primitive-fp32", sound=True) as generator:
+        made = generator.generate(request)
+        np.testing.assert_allclose(made.latents, reference.latents, atol=1e-4, rtol=0)
+        assert made.sound is not None
+        waveform, rate = generator.waveform(made.sound)
+        np.testing.assert_allclose(waveform, reference.waveform, atol=1e-4, rtol=0)
+        assert rate == 48000
+        with pytest.raises(UsageError, match="at one of two places"):
+            generator.generate(dataclasses.replace(request, sound=False))
+    with load_generator(bundle.root, variant="primitive-fp32") as silent:
+        with pytest.raises(UsageError, match="at one of two places"):
+            silent.generate(request)
+        with pytest.raises(UsageError, match="makes no sound"):
+            silent.waveform(made.sound)
+    with pytest.raises(UsageError, match="'text2image' makes no sound"):
+        dataclasses.replace(request, mode="text2image", frames=None)
+
+
+def test_the_command_writes_sound(bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    av = pytest.importorskip("av", reason="PyAV is not installed: pip install motedge[video]")
+    video, sound = tmp_path / "dog.mp4", tmp_path / "dog.wav"
+    call = ["generate", "text2video", str(bundle.root), "--prompt", PROMPT, "--frames", "9", "--steps", "1"]
+    call += ["--variant", "primitive-fp32", "--sound", "--json"]
+    assert main([*call, "--out", str(video), "--out", str(sound)]) == 0
+    assert json.loads(capsys.readouterr().out)["sound_latents"] == 10
+    with wave.open(str(sound)) as stream:
+        assert (stream.getnchannels(), stream.getframerate(), stream.getnframes()) == (2, 48000, 19200)
+    with av.open(str(video)) as source:
+        heard, seen = source.streams.audio[0], source.streams.video[0]
+        assert seen.frames == 9 and heard.codec_context.name == "aac"
+        assert float(heard.duration * heard.time_base) == pytest.approx(9 / 24, abs=1024 / 48000)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dog.mp4", "dog.wav"]
+    assert main([*call[:-2], "--out", str(sound)]) == 2
+    assert "add --sound" in capsys.readouterr().err
 
 
 def test_the_video_hears_the_sound(loop: DenoiseLoop) -> None:
