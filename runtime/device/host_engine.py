@@ -17,6 +17,7 @@ from motedge.errors import ContractError
 from motedge.runtime.contract_check import check_array, host_dtype, require_input, tensor_shapes
 from motedge.runtime.cuda import Cuda, DeviceMemory, Stream
 from motedge.runtime.cuda.interface import ALIGNMENT_BYTES
+from motedge.runtime.device.workspace import Workspace
 from motedge.runtime.device_engine import DeviceContext, DeviceEngine, tensor_bytes
 from motedge.runtime.engine import Array
 
@@ -28,7 +29,13 @@ class HostEngine:
     """As `motedge.runtime.engine.Engine`. What a dropped context held is freed with the next one, or by `close`."""
 
     def __init__(
-        self, engine: DeviceEngine, cuda: Cuda, *, stream: Optional[Stream] = None, owns_cuda: bool = False
+        self,
+        engine: DeviceEngine,
+        cuda: Cuda,
+        *,
+        stream: Optional[Stream] = None,
+        workspace: Optional[Workspace] = None,
+        owns_cuda: bool = False,
     ) -> None:
         """Takes over `engine`.
 
@@ -36,11 +43,13 @@ class HostEngine:
             engine: closed by `close`.
             cuda: the device that it lies on.
             stream: what everything runs on; None: one of its own.
+            workspace: shared with other engines on that stream, and the caller's; None: one of its own.
             owns_cuda: whether `close` closes `cuda` too.
         """
         self._engine, self._cuda, self._owns_cuda = engine, cuda, owns_cuda
         with cuda.current():
             self._stream = stream or cuda.stream()
+        self._shared = workspace
         self._workspace: Optional[DeviceMemory] = None
         self._held: list[_Held] = []
         # Filled by whichever thread collects a context, and emptied where calls to CUDA are allowed
@@ -101,6 +110,9 @@ class HostEngine:
         cuda, stream, inputs = self._cuda, self._stream, layout.input_bytes
         device, host = held.block.pointer, held.pinned.ctypes.data
         with cuda.current():
+            if self._shared is not None:
+                # Others may have moved it since
+                self._shared.lend(context)
             if inputs:
                 cuda.copy(device, host, inputs, stream)
             context.enqueue(stream)
@@ -125,7 +137,7 @@ class HostEngine:
     def _share_workspace(self, context: DeviceContext) -> None:
         """One workspace for all contexts, since they run in turn; it grows with the largest."""
         needed = context.activation_bytes
-        if not needed:
+        if not needed or self._shared is not None:
             return
         if self._workspace is None or self._workspace.nbytes < needed:
             larger = self._cuda.allocate(needed, f"{self.contract.graph}: workspace")

@@ -15,7 +15,7 @@ GRAPH = "und"
 # Slots that the buffer begins with; it doubles when it is full, so that short replies don't pay for a long one's masks
 _FIRST_SLOTS = 256
 # Tokens of one forward at most: the scores of a piece, heads x S x (P + S), stay small
-_PIECE = 512
+PIECE = 512
 
 
 class EngineUnd:
@@ -33,7 +33,7 @@ class EngineUnd:
         """
         self._engine, contract = engine, engine.contract
         (least, _, most), (_, _, new) = contract.profile["P"], contract.profile["S"]
-        self.capacity, self.max_new = most if capacity is None else capacity, min(new, _PIECE)
+        self.capacity, self.max_new = most if capacity is None else capacity, min(new, PIECE)
         contract.check_dims({"P": self.capacity})
         self._dtype = host_dtype("graph", engine.dtype)
         self._layers = next((int(spec.dims[0]) for spec in contract.inputs if spec.name == "deepstack"), 0)
