@@ -18,7 +18,10 @@ def register(subparsers: Any) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint folder in the hub layout")
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="the bundle folder to write or complete")
     parser.add_argument(
-        "--shape-set", default="droid", metavar="NAME", help="droid, av, or a .toml file (default droid)"
+        "--shape-set",
+        default="droid",
+        metavar="NAME",
+        help="droid, av, media-WxH such as media-832x480, or a .toml file (default droid)",
     )
     parser.add_argument(
         "--variants",

@@ -1,4 +1,8 @@
-"""Videos as files: frames of any that FFmpeg reads, and H.264 in an mp4 that browsers play. Through PyAV."""
+"""Videos as files: frames of any that FFmpeg reads, and H.264 in an mp4 that browsers play. Through PyAV.
+
+The same frames do not always make the same bytes: of videos of noise x264 (PyAV 18.1, with one thread too) now and then
+decides otherwise. To compare results, compare frames or latents before they are encoded.
+"""
 
 from __future__ import annotations
 

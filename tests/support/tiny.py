@@ -23,3 +23,17 @@ MINI_MEDIA = ShapeSet(
     min_latent_frames=1,
     min_actions=0,
 )
+# A car's camera, 832 x 480, shrunk to a quarter: padded below, 61 frames with 60 actions or without
+AV_MEDIA = ShapeSet(
+    "mini-av",
+    (128, 208),
+    (120, 208),
+    9,
+    0,
+    10.0,
+    max_latent_frames=16,
+    max_actions=61,
+    max_prompt_tokens=512,
+    min_latent_frames=1,
+    min_actions=0,
+)
