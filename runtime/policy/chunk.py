@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
 from motedge.errors import InternalError
 from motedge.runtime.engine import FloatArray
 from motedge.runtime.policy.droid import JOINTS
+
+if TYPE_CHECKING:
+    from motedge.runtime.reasoned.reasoning import Reasoning
 
 SCHEMA = "motedge.action_chunk/v1"
 # "fresh": made from the observation that was given. "held": what is left of an earlier chunk, because no new one was
@@ -50,6 +53,8 @@ class ActionChunk:
     first_row: int = 0
     # From the observation that the actions come from to this answer, s; None where nobody measured it
     age_s: Optional[float] = None
+    # What the reasoner wrote, where it was asked
+    reasoning: Optional[Reasoning] = None
 
     def __post_init__(self) -> None:
         if self.kind not in (FRESH, HELD) or self.first_row < 0 or (self.kind == FRESH and self.first_row):
@@ -95,6 +100,7 @@ class ActionChunk:
             "timings_ms": {name: round(value, 3) for name, value in self.timings_ms.items()},
             "details": dict(self.details),
             "source": self.source,
+            **({} if self.reasoning is None else {"reasoning": self.reasoning.to_dict()}),
         }
 
     def to_json(self) -> str:

@@ -50,7 +50,11 @@ class FakeLoop:
 
     def __init__(self) -> None:
         self.requests: list[tuple[GenInputs, SamplerSettings]] = []
+        self.prepared: list[int] = []
         self.closed = False
+
+    def prepare(self, token_ids: np.ndarray) -> None:
+        self.prepared.append(len(token_ids))
 
     def run(self, inputs: GenInputs, settings: SamplerSettings) -> GenResult:
         self.requests.append((inputs, settings))

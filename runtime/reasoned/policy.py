@@ -1,0 +1,211 @@
+"""A policy whose prompt the reasoner writes: thinks every k ticks, acts every tick."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Optional
+
+import numpy as np
+
+from motedge.errors import UsageError
+from motedge.runtime.engine import FloatArray
+from motedge.runtime.policy.chunk import ActionChunk
+from motedge.runtime.policy.observation import Observation
+from motedge.runtime.policy.policy import Policy
+from motedge.runtime.policy.resize import Image
+from motedge.runtime.reasoned.options import JSON_PROMPT, ReasonOptions
+from motedge.runtime.reasoned.question import dense_prompt, planned_instruction
+from motedge.runtime.reasoned.reasoning import Reasoning
+from motedge.runtime.reasoned.thought import AskedReasoner, Thinking, run_through, think_about
+from motedge.runtime.request import SamplerSettings
+
+LOG = logging.getLogger(__name__)
+_NOT_YET = "no reply to this instruction is written yet"
+
+
+class ReasonedPolicy:
+    """Acts on the last plan while the next one is written. May be called from several threads; calls wait.
+
+    With a slice, `act` never thinks: call `think` between ticks. What it does there is a forward at a time, and K and V
+    of the new prompt are made before the tick that first uses it. Without, `act` thinks first where a reply is due.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        reasoner: AskedReasoner,
+        options: ReasonOptions = ReasonOptions(),  # noqa: B008 -- frozen
+    ) -> None:
+        """Takes over both; they are closed with it.
+
+        Raises:
+            UsageError: a dense caption for a policy whose prompts are not JSON.
+        """
+        self._writer = _PolicyWriter(policy, options.mode)
+        self._policy, self._reasoner, self._options = policy, reasoner, options
+        self._lock = threading.Lock()
+        self._tick, self._due = 0, 0
+        self._thinking: Optional[Thinking] = None
+        # What is thought about: the instruction, and the tick of its observation
+        self._subject: tuple[str, int] = ("", 0)
+        self._latest: Optional[Reasoning] = None
+        self._latest_tick = 0
+
+    @property
+    def settings(self) -> SamplerSettings:
+        """The policy's."""
+        return self._policy.settings
+
+    @property
+    def policy(self) -> Policy:
+        """The one that acts."""
+        return self._policy
+
+    def act(
+        self,
+        observation: Observation,
+        *,
+        seed: Optional[int] = None,
+        settings: Optional[SamplerSettings] = None,
+        committed: Optional[FloatArray] = None,
+    ) -> ActionChunk:
+        """The next chunk, with `reasoning`. Arguments and errors as `Policy.act`."""
+        with self._lock:
+            begin = time.perf_counter()
+            self._begin(observation)
+            if self._thinking is not None and not self._options.sliced:
+                self._conclude(run_through(self._thinking))
+            reason_ms = 1e3 * (time.perf_counter() - begin)
+            reasoning = self._reasoning(observation.instruction)
+            chunk = self._policy.act(
+                observation, seed=seed, settings=settings, committed=committed, prompt=reasoning.prompt
+            )
+            self._tick += 1
+        timings = {**chunk.timings_ms, "reason_ms": reason_ms, "total_ms": chunk.timings_ms["total_ms"] + reason_ms}
+        return dataclasses.replace(chunk, timings_ms=timings, reasoning=reasoning)
+
+    def think(self) -> bool:
+        """Spends one slice on the reply that is under way, or what is left of it; says whether one still is.
+
+        A step is never cut short: a slice ends with the first one after its time is over.
+
+        Raises:
+            MotedgeError: the generator can't take even the plain instruction.
+        """
+        with self._lock:
+            begin, steps = time.perf_counter(), 0
+            while self._thinking is not None and not self._spent(steps, begin):
+                steps += 1
+                try:
+                    next(self._thinking)
+                except StopIteration as done:
+                    self._conclude(done.value)
+                except BaseException:
+                    self._thinking = None
+                    raise
+            return self._thinking is not None
+
+    def see(self, observation: Observation) -> tuple[Image, tuple[str, ...]]:
+        """See `Policy.see`."""
+        return self._policy.see(observation)
+
+    def close(self) -> None:
+        """Frees the policy, then the reasoner, whose weights the policy may use."""
+        with self._lock:
+            self._drop()
+            self._policy.close()
+            self._reasoner.close()
+
+    def __enter__(self) -> ReasonedPolicy:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _begin(self, observation: Observation) -> None:
+        """A reply to this observation, if one is due; one to another instruction is given up."""
+        instruction = observation.instruction
+        if self._subject[0] != instruction:
+            self._drop()
+            self._due = self._tick
+        if self._thinking is not None or self._tick < self._due:
+            return
+        seen = _kept(observation) if self._options.sliced else observation
+        self._subject, self._due = (instruction, self._tick), self._tick + self._options.every
+        self._thinking = think_about(
+            self._reasoner,
+            instruction,
+            lambda: self._policy.see(seen)[0],
+            self._options,
+            self._writer,
+            seen="robot",
+        )
+
+    def _conclude(self, reasoning: Reasoning) -> None:
+        self._thinking, self._latest, self._latest_tick = None, reasoning, self._subject[1]
+        if reasoning.fell_back:
+            LOG.warning("no plan: %s; the plain instruction stands in for it", reasoning.problem)
+
+    def _reasoning(self, instruction: str) -> Reasoning:
+        latest = self._latest
+        if latest is None or latest.instruction != instruction:
+            return Reasoning(self._options.mode, instruction, self._writer.plain(instruction), problem=_NOT_YET)
+        return dataclasses.replace(latest, age_ticks=self._tick - self._latest_tick)
+
+    def _spent(self, steps: int, begin: float) -> bool:
+        options = self._options
+        if options.slice_tokens is not None and steps >= options.slice_tokens:
+            return True
+        return options.slice_ms is not None and steps > 0 and 1e3 * (time.perf_counter() - begin) >= options.slice_ms
+
+    def _drop(self) -> None:
+        if self._thinking is not None:
+            self._thinking.close()
+            self._thinking = None
+
+
+def with_reasoning(
+    policy: Policy,
+    reasoner: AskedReasoner,
+    options: ReasonOptions = ReasonOptions(),  # noqa: B008 -- frozen
+) -> ReasonedPolicy:
+    """A policy whose prompt the reasoner writes; both are closed with it. See `ReasonedPolicy`."""
+    return ReasonedPolicy(policy, reasoner, options)
+
+
+class _PolicyWriter:
+    """A `Writer` for a policy."""
+
+    def __init__(self, policy: Policy, mode: str) -> None:
+        self._policy, self._dense = policy, mode == JSON_PROMPT
+        if self._dense and not policy.prompt("go").startswith("{"):
+            raise UsageError(
+                "a dense caption is of no use to this policy",
+                expected="a policy whose prompts are JSON",
+                got="prompts in plain sentences",
+                fix='take mode "plan"',
+            )
+
+    def plain(self, instruction: str) -> str:
+        return self._policy.prompt(instruction)
+
+    def planned(self, instruction: str, plan: Mapping[str, Any]) -> str:
+        if self._dense:
+            return dense_prompt(self._policy.prompt(instruction), plan)
+        return self._policy.prompt(planned_instruction(instruction, plan))
+
+    def prepare(self, prompt: str) -> None:
+        self._policy.prepare(prompt)
+
+
+def _kept(observation: Observation) -> Observation:
+    """The same with images of its own: the caller may reuse its buffers before they are looked at."""
+    if observation.image is not None:
+        return dataclasses.replace(observation, image=observation.image.copy())
+    views = (observation.views or {}).items()
+    # Frames on the GPU stay as they are: looking at them fails, and the reply says so
+    return dataclasses.replace(observation, views={n: v.copy() if isinstance(v, np.ndarray) else v for n, v in views})
