@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,31 @@ def test_a_policy_with_and_without_its_video(bundle: Path, tmp_path: Path, capsy
     # The state of the car as a row of its own in front
     assert main(["generate", *common, "--state", "0,0,0,1,0,0,0,1,0", "--out", str(tmp_path / "c.json")]) == 0
     assert json.loads(capsys.readouterr().out)["actions"] != alone["actions"]
+
+
+PAGE = (ROOT / "docs" / "generate.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"^motedge generate .*$", PAGE, re.MULTILINE)
+
+
+@needs_data
+@pytest.mark.parametrize("line", EXAMPLES, ids=[line.split()[2] for line in EXAMPLES])
+def test_the_examples_of_the_page(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """As they stand in docs/generate.md, with a step, and with fewer frames where those can be chosen."""
+    for path in (CLIP, PHOTO, TRAJECTORY):
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "caption.json").write_text('{"subjects": ["a red cube"]}', encoding="utf-8")
+    (tmp_path / "negative.json").write_text('{"quality": "blurry"}', encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    words = [str(bundle) if word == "bundle" else word for word in shlex.split(line)[1:]]
+    fewer = [] if words[1] == "text2image" else ["--frames", "13"]
+    assert main([*words, "--steps", "1", "--guidance", "2", *fewer]) == 0
+    capsys.readouterr()
+    asked = {tmp_path / target for option, target in zip(words, words[1:], strict=False) if option == "--out"}
+    assert asked <= set(tmp_path.iterdir()) - before
+    assert all(target.stat().st_size for target in asked)
 
 
 def _write_clip(path: Path, count: int, size: tuple[int, int] = (112, 208)) -> Path:
