@@ -1,6 +1,6 @@
 """Memory and work of the video VAE's graphs at full size, from the graphs alone: no weights, no GPU.
 
-    python benchmarks/vae_memory.py [--shape-set av] [--frames 61 121] [--json FILE]
+    python benchmarks/vae_memory.py [--shape-set av] [--frames 33 61 121] [--json benchmarks/results/vae_memory.json]
 
 Activations are the largest sum of tensors that are alive at once, with one buffer a kernel after fusion, as
 `motedge plan` counts them.
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from conditions import SCHEMA, collect_conditions
 
 from motedge.checkpoint.presets import preset
 from motedge.export.describe import graph_metadata
@@ -25,6 +26,7 @@ from motedge.export.onnx_file import attach_weights, write_model
 from motedge.export.shapes import ShapeSet, load_shape_set
 from motedge.export.variants import VARIANTS
 from motedge.export.weights import DTYPES, place_weights, plan_weights
+from motedge.files import write_json
 from motedge.targets.graph.kernels import fused
 from motedge.targets.graph.liveness import activation_peak
 from motedge.targets.graph.read import parse_graph
@@ -32,6 +34,10 @@ from motedge.targets.graph.values import Values
 from motedge.targets.graph.work import graph_work
 
 VARIANT = VARIANTS["fused-bf16"]
+NOTE = (
+    "counted, not measured: liveness and work of each graph; caches_gb is what a chunk leaves for the next, of which "
+    "the runtime holds two"
+)
 
 
 def measure(spec: GraphSpec, shapes: ShapeSet, latent_frames: int, folder: Path) -> dict[str, Any]:
@@ -64,9 +70,10 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape-set", default="av")
-    parser.add_argument("--frames", type=int, nargs="+", default=[61, 121], help="4 k + 1, for the whole forms")
+    parser.add_argument("--frames", type=int, nargs="+", default=[33, 61, 121], help="4 k + 1, for the whole forms")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    conditions = collect_conditions()
     latents = [1 + (frames - 1) // 4 for frames in options.frames]
     given = load_shape_set(options.shape_set)
     shapes = dataclasses.replace(given, max_latent_frames=max(*latents, given.max_latent_frames))
@@ -81,7 +88,8 @@ def main() -> None:
                     f"caches {row['caches_gb']:5.2f} GB  {row['tflop']:8.2f} TFLOP"
                 )
     if options.json:
-        options.json.write_text(json.dumps({"shape_set": shapes.to_dict(), "rows": rows}, indent=2) + "\n")
+        head = {"schema": SCHEMA, "benchmark": "vae_memory", "conditions": conditions, "note": NOTE}
+        write_json(options.json, {**head, "variant": VARIANT.id, "shape_set": shapes.to_dict(), "rows": rows})
 
 
 if __name__ == "__main__":
