@@ -25,6 +25,9 @@ def same(device: Any, host: Any) -> None:
     np.testing.assert_allclose(device.vision, host.vision, rtol=0, atol=2e-6)
 
 
+@pytest.mark.capability(mode="policy", family="any", backend="onnxruntime-cuda", proof="simulated")
+@pytest.mark.capability(mode="policy", family="any", backend="tensorrt", proof="simulated")
+@pytest.mark.capability(mode="policy", family="any", backend="tensorrt-rtx", proof="simulated")
 @pytest.mark.parametrize("solver", ["kernel", "graph"])
 @pytest.mark.parametrize("settings", PLANS, ids=["cfg", "interval", "one", "eight"])
 def test_equals_the_host_at_every_tick(
