@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from motedge.bundle import Bundle
 from motedge.errors import BundleError, UsageError, closest
@@ -20,9 +20,13 @@ from motedge.runtime.policy.policy import Policy, require_served
 from motedge.runtime.policy.seeds import RequestSeeds
 from motedge.runtime.policy.shape import PolicyShape
 from motedge.runtime.policy.tick import HostTick, PolicyTick
+from motedge.runtime.reasoner.shared_prefill import UndAsPrefill
 from motedge.runtime.request import SamplerSettings
 from motedge.runtime.tables import Tables
 from motedge.runtime.text import PromptTokenizer
+
+if TYPE_CHECKING:
+    from motedge.runtime.reasoner.bundle_reasoner import BundleReasoner
 
 CHECKS = ("full", "size")
 GRAPHS = ("und_prefill", "gen_step", "vae_encoder")
@@ -42,6 +46,7 @@ def load_policy(
     embodiment: Optional[str] = None,
     threads: Optional[int] = None,
     gpu: Optional[GpuOptions] = None,
+    reasoner: Optional[BundleReasoner] = None,
     **settings: Any,
 ) -> Policy:
     """Opens a bundle's policy.
@@ -57,6 +62,7 @@ def load_policy(
         embodiment: None takes the bundle's own.
         threads: CPU threads; None leaves it to the backend.
         gpu: How a GPU is used, where the backend runs on one.
+        reasoner: Of the same bundle: its weights read the prompts too. It stays the caller's, and must outlive this.
         settings: Fields of `SamplerSettings` that differ from the bundle's.
 
     Raises:
@@ -65,11 +71,8 @@ def load_policy(
         ObservationError: an embodiment that is unknown or that motedge can't serve.
         HostError: a library is missing or too old.
     """
-    if check not in CHECKS:
-        raise UsageError(f"unknown check {check!r}", fix=closest(check, CHECKS))
     seeds = RequestSeeds(seed, fixed=deterministic_seed)
-    bundle = Bundle.open(bundle_path)
-    require_recipe(bundle, recipe)
+    bundle = _open_bundle(bundle_path, check, recipe)
     defaults = bundle.manifest.policy
     sampler = sampler_settings(defaults, settings)
     shape = PolicyShape.from_manifest(bundle.manifest.shape_set, defaults)
@@ -77,9 +80,9 @@ def load_policy(
     require_served(robot)
     bundle.check_files(_read_by_policy(bundle), content=check == "full")
     tokenizer = PromptTokenizer.open(bundle)
-    choice: dict[str, Any] = {"backend": engine, "variant": variant, "recipe": recipe}
-    choice["options"] = EngineOptions(threads=threads, check_content=check == "full")
-    tick = _open_tick(bundle, Tables.open(bundle), shape, seeds, choice, gpu or GpuOptions())
+    options = EngineOptions(threads=threads, check_content=check == "full")
+    choice: dict[str, Any] = {"backend": engine, "variant": variant, "recipe": recipe, "options": options}
+    tick = _open_tick(bundle, shape, seeds, choice, gpu or GpuOptions(), reasoner)
     return Policy(
         tick=tick,
         gen_contract=bundle.contract("gen_step"),
@@ -92,15 +95,52 @@ def load_policy(
     )
 
 
+def _open_bundle(bundle_path: PathLike, check: str, recipe: Optional[str]) -> Bundle:
+    """The bundle; files are checked later. UsageError for an unknown check or recipe."""
+    if check not in CHECKS:
+        raise UsageError(f"unknown check {check!r}", fix=closest(check, CHECKS))
+    bundle = Bundle.open(bundle_path)
+    require_recipe(bundle, recipe)
+    return bundle
+
+
 def _open_tick(
-    bundle: Bundle, tables: Tables, shape: PolicyShape, seeds: RequestSeeds, choice: Mapping[str, Any], gpu: GpuOptions
+    bundle: Bundle,
+    shape: PolicyShape,
+    seeds: RequestSeeds,
+    choice: Mapping[str, Any],
+    gpu: GpuOptions,
+    reasoner: Optional[BundleReasoner],
 ) -> PolicyTick:
     """`choice`: backend, variant, recipe, options."""
+    tables = Tables.open(bundle)
     if choice["backend"] not in DEVICE_BACKENDS:
-        return _host_tick(bundle, tables, shape, seeds, lambda graph: open_engine(bundle, graph, **choice))
+        return _host_tick(bundle, tables, shape, seeds, _opener(bundle, choice, reasoner))
+    if reasoner is not None:
+        raise UsageError(
+            f"a policy on {choice['backend']} can't share the reasoner's weights",
+            expected="onnxruntime",
+            why="they are in the host's memory",
+        )
     from motedge.runtime.policy.device_loader import open_device_tick
 
     return open_device_tick(bundle, tables, shape, seeds, _model_config(bundle), choice, gpu)
+
+
+def _opener(bundle: Bundle, choice: Mapping[str, Any], reasoner: Optional[BundleReasoner]) -> Callable[[str], Engine]:
+    """Opens graphs by name; und_prefill is the reasoner's tower, if there is one.
+
+    Raises:
+        UsageError: the reasoner is another bundle's.
+    """
+    if reasoner is None:
+        return lambda graph: open_engine(bundle, graph, **choice)
+    if reasoner.root.resolve() != bundle.root.resolve():
+        raise UsageError(
+            "policy and reasoner are of different bundles", expected=str(bundle.root), got=str(reasoner.root)
+        )
+    shared = UndAsPrefill(reasoner.und_engine, bundle.contract("und_prefill"))
+    return lambda graph: shared if graph == "und_prefill" else open_engine(bundle, graph, **choice)
 
 
 def _host_tick(

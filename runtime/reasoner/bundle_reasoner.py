@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Optional
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from motedge.runtime.engine import Engine
 from motedge.runtime.policy.resize import Image
 from motedge.runtime.reasoner.clip import Clip
-from motedge.runtime.reasoner.events import Event
+from motedge.runtime.reasoner.events import Event, Pause
 from motedge.runtime.reasoner.prompt import PromptBuilder, ReasonerPrompt
 from motedge.runtime.reasoner.reasoner import Cancelled, Reasoner
 from motedge.runtime.reasoner.sampling import SamplingOptions
 from motedge.runtime.reasoner.vision_settings import VisionSettings
 from motedge.runtime.reasoner.visual_input import prepare_image, prepare_video
+
+if TYPE_CHECKING:
+    from motedge.runtime.reasoner.device_loader import Towers
 
 
 class BundleReasoner:
@@ -25,11 +29,23 @@ class BundleReasoner:
         prompts: PromptBuilder,
         settings: VisionSettings,
         und: Engine,
+        root: Path,
         close: Callable[[], None],
+        *,
+        device: Optional[Towers] = None,
     ) -> None:
-        """Takes over what was opened; `close` frees the engines."""
-        self.settings, self.und_engine = settings, und
-        self._reasoner, self._prompts, self._close = reasoner, prompts, close
+        """Takes over what was opened; `root`: the bundle's folder; `close` frees the engines; `device`: on a GPU."""
+        self.settings, self.und_engine, self.root = settings, und, root
+        self._reasoner, self._prompts, self._close, self._device = reasoner, prompts, close, device
+
+    @property
+    def launch(self) -> str:
+        """How a token of the reply is launched: "one CUDA graph", "piece by piece" and why, or "host"."""
+        return "host" if self._device is None else self._device.launch
+
+    def memory_bytes(self) -> dict[str, int]:
+        """What it holds of the GPU's memory, by purpose; nothing on the host."""
+        return {} if self._device is None else self._device.memory_bytes()
 
     def ask(
         self,
@@ -84,6 +100,16 @@ class BundleReasoner:
     ) -> Iterator[Event]:
         """Answers a prompt; see `Reasoner.generate`."""
         return self._reasoner.generate(prompt, options, cancelled=cancelled)
+
+    def steps(
+        self,
+        prompt: ReasonerPrompt,
+        options: SamplingOptions = SamplingOptions(),  # noqa: B008 -- frozen
+        *,
+        piece: Optional[int] = None,
+    ) -> Iterator[Union[Event, Pause]]:
+        """Answers a prompt in steps, between which the caller may act; see `Reasoner.steps`."""
+        return self._reasoner.steps(prompt, options, piece=piece)
 
     def close(self) -> None:
         """Frees the engines; harmless when repeated."""

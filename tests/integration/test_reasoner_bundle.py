@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
@@ -28,6 +29,7 @@ from motedge.runtime.reasoner.clip import Clip, read_clip
 from motedge.runtime.reasoner.events import LENGTH, Finished, Started
 from motedge.runtime.reasoner.prompt import ReasonerPrompt
 from motedge.runtime.reasoner.sampling import SamplingOptions
+from motedge.runtime.reasoner.shared_prefill import UndAsPrefill
 from motedge.runtime.reasoner.und_engine import EngineUnd
 from motedge.runtime.reasoner.visual_input import VisualInput
 
@@ -287,3 +289,29 @@ def test_the_command(scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture
     done = list(scene.reasoner.ask("What is this?", [_image()], options=SamplingOptions(max_new_tokens=12)))[-1]
     assert tuple(reply["token_ids"]) == done.token_ids
     assert reply["visual_tokens"] > 0 and reply["timings_ms"]["prefill_ms"] > 0
+
+
+def test_the_tower_reads_the_policys_prompts(scene: Scene) -> None:
+    bundle, random = Bundle.open(scene.bundle), np.random.RandomState(5)
+    apart = open_engine(bundle, "und_prefill")
+    shared = UndAsPrefill(scene.reasoner.und_engine, bundle.contract("und_prefill"))
+    assert (shared.contract, shared.dtype) == (apart.contract, apart.dtype)
+    ours, theirs = shared.context({"S": 21}), apart.context({"S": 21})
+    for spec in apart.contract.inputs:
+        value = random.standard_normal(spec.shape({**apart.contract.sizes, "S": 21})).astype(np.float32)
+        ours.set_input(spec.name, value)
+        theirs.set_input(spec.name, value)
+    for _ in range(2):
+        ours.run()
+    theirs.run()
+    np.testing.assert_allclose(ours.output("und_kv"), theirs.output("und_kv"), rtol=0, atol=TOLERANCE)
+    with pytest.raises(ContractError, match="no input 'past_kv'"):
+        ours.set_input("past_kv", np.zeros(1, np.float32))
+    with pytest.raises(ContractError, match="no output 'logits'"):
+        ours.output("logits")
+    with pytest.raises(ContractError, match="another range"):
+        shared.context({"S": 10**6})
+    other = dataclasses.replace(bundle.contract("und_prefill"), sizes={**apart.contract.sizes, "H": 8})
+    with pytest.raises(ContractError, match="different models"):
+        UndAsPrefill(scene.reasoner.und_engine, other)
+    apart.close()
