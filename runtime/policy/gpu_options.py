@@ -9,7 +9,7 @@ from motedge.errors import UsageError
 from motedge.runtime.cuda.interface import PRIORITIES
 
 # Nearly all of the weights, as matrices. The VAE's are small, and few of them can be streamed
-_TOWERS = ("und_prefill", "gen_step")
+_TOWERS = ("und_prefill", "und", "gen_step")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class GpuOptions:
     kernels: bool = True
     # Load TensorRT's engines that hold host code, which runs with the user's rights
     trust_host_code: bool = False
-    # Of each tower's weights (und_prefill, gen_step), how much stays on the GPU, in 1e9 bytes; the rest is streamed
+    # Of each tower's weights (und_prefill, und, gen_step), what stays on the GPU, in 1e9 bytes; the rest is streamed
     # from the host in every run. For engines that were built with --weight-streaming; None: all stays
     weight_budget_gb: Optional[float] = None
 

@@ -1,0 +1,93 @@
+"""The reasoner's engines on a GPU, behind the ports of its loop; what holds them, and gives everything back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Optional
+
+from motedge.runtime.cuda import Cuda
+from motedge.runtime.cuda.errors import CudaError
+from motedge.runtime.device.host_engine import HostEngine
+from motedge.runtime.device_engine import DeviceEngine
+from motedge.runtime.engine import FloatArray
+from motedge.runtime.reasoner.device_und import DeviceUnd
+from motedge.runtime.reasoner.ports import VisualTokens
+from motedge.runtime.reasoner.vision_engine import EngineVision
+from motedge.runtime.reasoner.visual_input import VisualInput
+
+
+class DeviceTowers:
+    """`UndStep` and `VisionTower`. Takes over everything it is given and closes it, the CUDA context last."""
+
+    def __init__(
+        self,
+        cuda: Cuda,
+        engines: Sequence[DeviceEngine],
+        und: DeviceUnd,
+        vision: EngineVision,
+        host_und: HostEngine,
+        parts: contextlib.ExitStack,
+    ) -> None:
+        """Takes the parts.
+
+        Args:
+            cuda: the context.
+            engines: whose weights count in `memory_bytes`.
+            und: the understanding tower with its K and V.
+            vision: the vision encoder.
+            host_und: und's engine with numpy arrays on the outside, for others who run it.
+            parts: frees all of them, called inside `cuda.current()`; not the context.
+        """
+        self.host_und = host_und
+        self._cuda, self._engines, self._und, self._vision, self._parts = cuda, tuple(engines), und, vision, parts
+        self._closed = False
+
+    @property
+    def capacity(self) -> int:
+        """See `UndStep.capacity`."""
+        return self._und.capacity
+
+    @property
+    def max_new(self) -> int:
+        """See `UndStep.max_new`."""
+        return self._und.max_new
+
+    @property
+    def launch(self) -> str:
+        """See `DeviceUnd.launch`."""
+        return self._und.launch
+
+    def step(
+        self,
+        embeddings: FloatArray,
+        cos: FloatArray,
+        sin: FloatArray,
+        start: int,
+        deepstack: Optional[FloatArray],
+    ) -> FloatArray:
+        """See `DeviceUnd.step`."""
+        with self._cuda.current():
+            return self._und.step(embeddings, cos, sin, start, deepstack)
+
+    def encode(self, visual: VisualInput) -> VisualTokens:
+        """See `EngineVision.encode`."""
+        with self._cuda.current():
+            return self._vision.encode(visual)
+
+    def memory_bytes(self) -> dict[str, int]:
+        """What it holds of the GPU's memory, by purpose; weights as near as the libraries tell."""
+        weights = {f"weights of {engine.contract.graph}": engine.weight_bytes for engine in self._engines}
+        return {**weights, **self._cuda.ledger}
+
+    def close(self) -> None:
+        """Frees everything, whatever a part of it raises; harmless when repeated."""
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._cuda.close)
+            # Of a lost context nothing can be freed, but what the objects hold of the host can
+            with contextlib.suppress(CudaError):
+                stack.enter_context(self._cuda.current())
+            stack.callback(self._parts.close)
