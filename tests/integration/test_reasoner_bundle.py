@@ -238,8 +238,8 @@ def test_what_can_not_be_opened_or_asked(scene: Scene, bundles: dict[str, Path])
     with pytest.raises(BundleError, match="has no reasoner") as caught:
         motedge.load_reasoner(bundles[scene.family])
     assert "--extras reasoner" in str(caught.value)
-    with pytest.raises(UsageError, match="does not run on tensorrt"):
-        motedge.load_reasoner(scene.bundle, engine="tensorrt")
+    with pytest.raises(UsageError, match="unknown backend"):
+        motedge.load_reasoner(scene.bundle, engine="tensort")
     with pytest.raises(UsageError, match="unknown check"):
         motedge.load_reasoner(scene.bundle, check="ful")
     with motedge.load_reasoner(scene.bundle, check="size", capacity=40) as small:
