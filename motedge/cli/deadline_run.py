@@ -9,7 +9,8 @@ from motedge.errors import UsageError
 
 if TYPE_CHECKING:
     from motedge.runtime.deadline import DeadlinePolicy
-    from motedge.runtime.policy import ActionChunk, Observation, Policy
+    from motedge.runtime.deadline.policy import ActingPolicy
+    from motedge.runtime.policy import ActionChunk, Observation
 
 # Ticks of each operating point before the first request, beside two cold ones
 _WARM_UP_ROUNDS = 3
@@ -30,7 +31,7 @@ def check_deadline(deadline_ms: Optional[float], ladder: Optional[str]) -> None:
     checked_deadline_ms(deadline_ms)
 
 
-def with_deadline(policy: Policy, deadline_ms: float, ladder: Optional[str]) -> DeadlinePolicy:
+def with_deadline(policy: ActingPolicy, deadline_ms: float, ladder: Optional[str]) -> DeadlinePolicy:
     """The policy under a deadline; `ladder` is a TOML file, None derives the points from the policy's settings."""
     from motedge.runtime.deadline import Ladder, with_deadlines
 

@@ -8,18 +8,28 @@ import json
 import logging
 import statistics
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from motedge.cli.deadline_run import act_by_deadline, check_deadline, deadline_report, deadline_table, with_deadline
+from motedge.cli.reasoned_run import (
+    act_and_think,
+    add_reasoning,
+    check_reasoning,
+    reason_options,
+    reasoning_changes,
+    reasoning_text,
+)
 from motedge.errors import EXIT_OK, UsageError, closest
 from motedge.units import format_ms
 
 if TYPE_CHECKING:
     from motedge.runtime.policy import ActionChunk, GpuOptions, Observation, Policy
+    from motedge.runtime.reasoned.policy import ReasonedPolicy
 
 LOG = logging.getLogger(__name__)
 # The order in which a tick spends its time; `gen_ms` and the like are parts of `loop_ms`
 _STAGES = (
+    ("reason_ms", "reasoner, within the tick"),
     ("tokenize_ms", "tokenize the prompt"),
     ("image_ms", "compose and pad the image"),
     ("vae_ms", "VAE encoder"),
@@ -82,6 +92,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     due = parser.add_argument_group("deadline")
     due.add_argument("--deadline-ms", type=float, metavar="N", help="the best sampler settings that fit; see docs")
     due.add_argument("--ladder", metavar="FILE", help="operating points (TOML), best first; default: from the bundle's")
+    add_reasoning(parser, ticks=True)
     out = parser.add_argument_group("result")
     out.add_argument("--out", metavar="FILE", help="write the chunk as JSON")
     out.add_argument("--plot", metavar="FILE", help="draw the chunk beside what the model saw (PNG, PDF, SVG)")
@@ -95,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     if args.repeat < 1:
         raise UsageError("nothing to run", expected="--repeat of at least 1", got=args.repeat)
     check_deadline(args.deadline_ms, args.ladder)
+    check_reasoning(args)
     if args.plot:
         from motedge.cli.chunk_plot import check_target
 
@@ -105,29 +117,12 @@ def run(args: argparse.Namespace) -> int:
 
         check_record_folder(args.record)
     observation = _observation(args)
-    from motedge.runtime.policy import load_policy
-
-    names = ("steps", "shift", "guidance", "guidance_interval", "step_cache")
-    overrides = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    # A fixed seed is the policy's own, so that it draws the right noise ahead
-    fixed = {} if args.seed is None else {"seed": args.seed, "deterministic_seed": True}
-    policy = load_policy(
-        args.bundle,
-        engine=args.engine,
-        variant=args.variant,
-        recipe=args.recipe,
-        check=args.check,
-        embodiment=args.embodiment,
-        threads=args.threads,
-        gpu=_gpu_options(args),
-        **fixed,
-        **overrides,
-    )
+    policy = _load(args)
     with contextlib.ExitStack() as opened:
         report = None
         if args.deadline_ms is None:
             opened.enter_context(policy)
-            chunks = [policy.act(observation) for _ in range(args.repeat)]
+            chunks = act_and_think(policy, observation, args.repeat)
         else:
             opened.callback(policy.close)
             acting = with_deadline(policy, args.deadline_ms, args.ladder)
@@ -144,6 +139,31 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _load(args: argparse.Namespace) -> Union[Policy, ReasonedPolicy]:
+    names = ("steps", "shift", "guidance", "guidance_interval", "step_cache")
+    overrides = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    # A fixed seed is the policy's own, so that it draws the right noise ahead
+    fixed = {} if args.seed is None else {"seed": args.seed, "deterministic_seed": True}
+    options = {
+        "engine": args.engine,
+        "variant": args.variant,
+        "recipe": args.recipe,
+        "check": args.check,
+        "embodiment": args.embodiment,
+        "threads": args.threads,
+        "gpu": _gpu_options(args),
+        **fixed,
+        **overrides,
+    }
+    if args.reason:
+        from motedge.runtime.reasoned.loader import load_reasoned_policy
+
+        return load_reasoned_policy(args.bundle, reason_options(args), **options)
+    from motedge.runtime.policy import load_policy
+
+    return load_policy(args.bundle, **options)
+
+
 def _record(folder: str, observation: Observation, chunks: list[ActionChunk]) -> None:
     """Records what was made of this observation; a held chunk was made of an earlier one."""
     from motedge.runtime.policy.request_record import record_request
@@ -154,7 +174,7 @@ def _record(folder: str, observation: Observation, chunks: list[ActionChunk]) ->
 
 def _deliver(
     args: argparse.Namespace,
-    policy: Policy,
+    policy: Union[Policy, ReasonedPolicy],
     observation: Observation,
     chunks: list[ActionChunk],
     report: Optional[dict[str, Any]],
@@ -169,6 +189,8 @@ def _deliver(
         document["warm_requests"] = len(fresh) - 1
     if report is not None:
         document["deadline"] = report
+    if args.reason:
+        document["reasoning_changes"] = reasoning_changes(chunks)
     if args.out:
         write_json(args.out, document)
     if args.plot:
@@ -182,6 +204,8 @@ def _deliver(
     print(f"source       {observation.source or 'given on the command line'}")
     print(f"missing      {', '.join(chunk.missing_views) or 'no view'}")
     print(f"sampler      {_sampler(chunk)}\n")
+    if chunk.reasoning is not None:
+        print(f"{reasoning_text(chunk.reasoning)}\n")
     print(chunk.to_table())
     print(f"\n{len(chunk.actions)} actions at {chunk.rate_hz:g} Hz; gripper: 0 open, 1 closed\n")
     if report is not None:

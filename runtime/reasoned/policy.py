@@ -47,6 +47,7 @@ class ReasonedPolicy:
         """
         self._writer = _PolicyWriter(policy, options.mode)
         self._policy, self._reasoner, self._options = policy, reasoner, options
+        self.settings: SamplerSettings = policy.settings
         self._lock = threading.Lock()
         self._tick, self._due = 0, 0
         self._thinking: Optional[Thinking] = None
@@ -54,11 +55,6 @@ class ReasonedPolicy:
         self._subject: tuple[str, int] = ("", 0)
         self._latest: Optional[Reasoning] = None
         self._latest_tick = 0
-
-    @property
-    def settings(self) -> SamplerSettings:
-        """The policy's."""
-        return self._policy.settings
 
     @property
     def policy(self) -> Policy:

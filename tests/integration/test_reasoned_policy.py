@@ -1,0 +1,145 @@
+"""A bundle's reasoner and policy together: what the generator is given, when, and from whose weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from quant_scene import observation
+from tiny import MINI_POLICY
+
+from motedge.bundle import Bundle
+from motedge.checkpoint.make import make_checkpoint
+from motedge.checkpoint.reader import Checkpoint
+from motedge.errors import UsageError
+from motedge.export.job import ExportOptions, export_bundle
+from motedge.export.variants import parse_variants
+from motedge.runtime.policy import load_policy
+from motedge.runtime.reasoned.loader import load_reasoned_policy
+from motedge.runtime.reasoned.options import ReasonOptions
+from motedge.runtime.reasoned.policy import ReasonedPolicy
+from motedge.runtime.reasoner.sampling import Sampler
+from motedge.runtime.text.codec import TextCodec
+
+CUP = json.dumps({"plan": ["lift the cup", "put it down"]})
+DRAWER = json.dumps({"plan": ["open the drawer"]})
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("reasoned")
+    checkpoint, out = make_checkpoint(root / "checkpoint", "edge", "policy-droid", "tiny", seed=7), root / "bundle"
+    options = ExportOptions(MINI_POLICY, parse_variants("primitive-fp32"), "none", ("reasoner",))
+    export_bundle(Checkpoint.open(checkpoint), out, options)
+    return out
+
+
+@pytest.fixture
+def write(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes the reasoner choose the tokens of a text, whatever its logits say; everything else stays as it is."""
+    opened = Bundle.open(bundle)
+    codec = TextCodec.read(opened.path("tokenizer"))
+    eos = opened.manifest.model["special_tokens"]["eos"]
+
+    def script(text: str) -> None:
+        tokens = [*codec.encode(text).tolist(), eos]
+        assert codec.tokenizer.decode(tokens[:-1], skip_special_tokens=False) == text
+        monkeypatch.setattr(Sampler, "next", lambda sampler, logits: tokens[len(_said(sampler))])
+
+    def _said(sampler: Sampler) -> list[int]:
+        said: list[int] = sampler.__dict__.setdefault("said", [])
+        said.append(0)
+        return said[1:]
+
+    return script
+
+
+@pytest.fixture
+def load(bundle: Path) -> Iterator[Callable[..., ReasonedPolicy]]:
+    opened = []
+
+    def open_one(**options: Any) -> ReasonedPolicy:
+        acting = load_reasoned_policy(bundle, ReasonOptions(**options), check="size", threads=1, steps=2)
+        opened.append(acting)
+        return acting
+
+    yield open_one
+    for acting in opened:
+        acting.close()
+
+
+def test_the_text_changes_the_actions_and_nothing_else_does(
+    bundle: Path, load: Callable[..., ReasonedPolicy], write: Callable[[str], None]
+) -> None:
+    seen, acting, chunks = observation(), load(), []
+    for text in (CUP, DRAWER, f"Sure! {CUP}"):
+        write(text)
+        chunks.append(acting.act(seen, seed=3))
+    first, other, again = chunks
+    assert first.reasoning.answer == CUP and not first.reasoning.fell_back
+    assert np.abs(first.actions - other.actions).max() > 1e-4
+    # Another answer with the same plan is the same text
+    np.testing.assert_array_equal(first.actions, again.actions)
+    # Neither the reasoner nor its weights leave a trace: a policy that is told the text acts alike
+    with load_policy(bundle, check="size", threads=1, steps=2) as alone:
+        told = alone.act(dataclasses.replace(seen, instruction="put the cup down. lift the cup. put it down."), seed=3)
+        np.testing.assert_allclose(first.actions, told.actions, rtol=0, atol=1e-5)
+        plain = alone.act(seen, seed=3)
+    assert np.abs(first.actions - plain.actions).max() > 1e-4
+    # What random weights write by themselves is no plan
+    write("no plan at all")
+    fallen = acting.act(seen, seed=3)
+    assert fallen.reasoning.fell_back and "no JSON object" in fallen.reasoning.problem
+    np.testing.assert_allclose(fallen.actions, plain.actions, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("slices", [{"slice_tokens": 4}, {"slice_ms": 5.0}])
+def test_the_change_over_costs_no_prefill(
+    load: Callable[..., ReasonedPolicy], write: Callable[[str], None], slices: dict[str, Any]
+) -> None:
+    acting = load(every=1000, **slices)
+    write(CUP)
+    prefills, lengths, plans = [], [], []
+    for _ in range(400):
+        chunk = acting.act(observation(), seed=3)
+        prefills.append(chunk.details["prefills"])
+        lengths.append(chunk.details["und_len"])
+        plans.append(chunk.reasoning.plan)
+        if chunk.reasoning.plan is not None:
+            break
+        acting.think()
+    # Both branches once, at the first tick; the plan's prompt is another one, and was made ready between ticks
+    assert prefills[0] == 2 and not any(prefills[1:]) and len(prefills) > 4
+    assert lengths[-1] > lengths[-2] and plans[-2:] == [None, json.loads(CUP)]
+    # Thinking in slices leaves the same text and the same actions as thinking at once
+    whole = load().act(observation(), seed=3)
+    assert whole.reasoning.prompt == chunk.reasoning.prompt
+    np.testing.assert_array_equal(whole.actions, chunk.actions)
+
+
+def test_acting_meanwhile_does_not_disturb_the_thought(load: Callable[..., ReasonedPolicy]) -> None:
+    """Both towers take turns on the same weights; the tokens are those of a reply without a break."""
+    acting, whole = load(every=1000, slice_tokens=3, max_tokens=24), load(max_tokens=24)
+    expected = whole.act(observation(), seed=3).reasoning
+    acting.act(observation(), seed=3)
+    while acting.think():
+        acting.act(observation(1), seed=4)
+    said = acting.act(observation(), seed=3).reasoning
+    assert (said.answer, said.tokens, said.ended) == (expected.answer, expected.tokens, expected.ended)
+    assert said.tokens == 24 or said.ended == "stop"
+
+
+def test_the_reasoner_sees_the_image(load: Callable[..., ReasonedPolicy]) -> None:
+    acting = load(max_tokens=24)
+    answers = {acting.act(observation(seed), seed=3).reasoning.answer for seed in range(3)}
+    assert len(answers) > 1
+
+
+def test_a_backend_on_a_gpu(bundle: Path) -> None:
+    with pytest.raises(UsageError, match="does not run on backend 'tensorrt'"):
+        load_reasoned_policy(bundle, engine="tensorrt")
