@@ -7,6 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
+from motedge.cli.gpu_arguments import add_gpu_arguments, gpu_options
 from motedge.errors import EXIT_OK, InternalError, UsageError
 from motedge.units import format_ms
 
@@ -50,6 +51,8 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     how.add_argument("--recipe", metavar="ID", help="quantization recipe; default: unquantized")
     how.add_argument("--threads", type=int, metavar="N", help="CPU threads of one operator")
     how.add_argument("--check", choices=("full", "size"), default="full", help="how files are checked before use")
+    how.add_argument("--capacity", type=int, metavar="N", help="tokens of prompt and reply together; see docs")
+    add_gpu_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the whole reply as JSON at the end")
     parser.set_defaults(run=run)
 
@@ -71,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
         recipe=args.recipe,
         check=args.check,
         threads=args.threads,
+        capacity=args.capacity,
+        gpu=gpu_options(args),
     ) as reasoner:
         videos = [read_clip(file, reasoner.settings, sample_hz=args.video_hz) for file in args.video]
         question = {"images": images, "videos": videos, "system": args.system, "thinking": args.think}

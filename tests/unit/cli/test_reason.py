@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from motedge.cli.main import main
+from motedge.runtime.policy import GpuOptions
 from motedge.runtime.reasoner import loader
 from motedge.runtime.reasoner.events import LENGTH, Finished, Started
 from motedge.runtime.reasoner.thinking import ANSWER, THINKING, Part
@@ -65,6 +66,17 @@ def test_json(loaded: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert reply["token_ids"] == [4, 5, 6, 7] and reply["timings_ms"]["per_token_ms"] == 5
 
 
+def test_options_of_the_gpu_reach_the_reasoner(loaded: Any) -> None:
+    assert main(["reason", "b", "--prompt", "p"]) == 0
+    options = "--engine tensorrt --capacity 4096 --target t --gpu 1 --priority low --no-cuda-graph --trust-engines"
+    assert main(["reason", "b", "--prompt", "p", *options.split(), "--weight-budget-gb", "1.5"]) == 0
+    plain, given = loaded[1]
+    assert (plain["capacity"], plain["gpu"]) == (None, GpuOptions())
+    assert (given["engine"], given["capacity"]) == ("tensorrt", 4096)
+    assert given["gpu"] == GpuOptions("t", 1, "low", cuda_graph=False, trust_host_code=True, weight_budget_gb=1.5)
+    assert main(["reason", "b", "--prompt", "p", "--gpu", "-1"]) == 2
+
+
 def test_options_reach_the_reasoner(loaded: Any, tmp_path: Path) -> None:
     from PIL import Image
 
@@ -78,7 +90,8 @@ def test_options_reach_the_reasoner(loaded: Any, tmp_path: Path) -> None:
     chosen = asked["options"]
     assert (chosen.temperature, chosen.top_k, chosen.top_p, chosen.presence_penalty) == (0.7, 20, 0.8, 1.5)
     assert (chosen.seed, chosen.max_new_tokens) == (3, 9)
-    assert how == {"engine": "onnxruntime", "variant": "v", "recipe": "r", "threads": 2, "check": "size"}
+    named = {"engine": "onnxruntime", "variant": "v", "recipe": "r", "threads": 2, "check": "size"}
+    assert how == {**named, "capacity": None, "gpu": GpuOptions()}
 
 
 def test_defaults(loaded: Any) -> None:
