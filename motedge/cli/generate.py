@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
+from motedge.cli.reasoned_run import add_reasoning, check_reasoning, reason_options, reasoning_text
 from motedge.cli.step_progress import StepProgress
 from motedge.errors import EXIT_OK, UsageError
 from motedge.units import format_ms
 
 if TYPE_CHECKING:
     from motedge.runtime.generate import Generated, GenerateRequest, Generator
+    from motedge.runtime.reasoned.reasoning import Reasoning
+    from motedge.runtime.reasoner.bundle_reasoner import BundleReasoner
     from motedge.runtime.step_view import StepView
 
 LOG = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="folder made by motedge export")
     _add_given(parser.add_argument_group("what is given"))
     _add_made(parser.add_argument_group("what is made"))
+    add_reasoning(parser, ticks=False)
     sampler = parser.add_argument_group("sampler (default: the mode's)")
     sampler.add_argument("--steps", type=int, metavar="N", help="denoising steps")
     sampler.add_argument("--guidance", type=float, metavar="G", help="guidance scale; 1 switches it off")
@@ -95,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     """Generates; returns an exit code."""
     from motedge.cli.generate_input import parse_size
     from motedge.cli.generate_output import check_outputs, needs_pictures, write_outputs
-    from motedge.runtime.generate import load_generator, mode_defaults
+    from motedge.runtime.generate import mode_defaults
 
     targets = [Path(name) for name in args.out]
     # Before the long part: an unknown mode, a file that nothing can be written into
@@ -103,30 +107,55 @@ def run(args: argparse.Namespace) -> int:
     check_outputs(args.mode, targets, sound=args.sound)
     if args.preview is not None and args.preview < 1:
         raise UsageError("--preview is wrong", expected="at least 1 step", got=args.preview)
+    check_reasoning(args)
     size = parse_size(args.size)
-    generator = load_generator(
-        args.bundle,
-        engine=args.engine,
-        variant=args.variant,
-        recipe=args.recipe,
-        check=args.check,
-        threads=args.threads,
-        sound=args.sound,
-    )
-    with generator:
+    with contextlib.ExitStack() as opened:
+        generator, reasoner = _open(args, opened)
         generator.shape.require_size(size)
         if args.preview or needs_pictures(targets):
             generator.require_decoder()
         request = _request(args, generator)
+        reasoning = None
+        if reasoner is not None:
+            request, reasoning = _reasoned(args, generator, reasoner, request)
         with contextlib.closing(StepProgress()) as progress:
             watch = _Watch(generator, progress, args.preview, targets[0])
             made = generator.generate(request, watch)
-        document = write_outputs(generator, request, made, targets)
+        document = write_outputs(generator, request, made, targets, reasoning)
     if args.json:
         print(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
     else:
+        if reasoning is not None:
+            print(reasoning_text(reasoning))
         print(_summary(made, targets))
     return EXIT_OK
+
+
+def _open(args: argparse.Namespace, opened: contextlib.ExitStack) -> tuple[Generator, Optional[BundleReasoner]]:
+    """The generator, and the reasoner where it is asked; `opened` closes them."""
+    from motedge.runtime.generate import load_generator
+
+    choice = {name: getattr(args, name) for name in ("engine", "variant", "recipe", "check", "threads")}
+    reasoner = None
+    if args.reason:
+        from motedge.runtime.reasoner.loader import load_reasoner
+
+        reasoner = opened.enter_context(load_reasoner(args.bundle, **choice))
+    generator = opened.enter_context(load_generator(args.bundle, **choice, sound=args.sound, reasoner=reasoner))
+    return generator, reasoner
+
+
+def _reasoned(
+    args: argparse.Namespace, generator: Generator, reasoner: BundleReasoner, request: GenerateRequest
+) -> tuple[GenerateRequest, Reasoning]:
+    """The request with the reasoner's prompt."""
+    from motedge.runtime.reasoned.request import default_mode, reasoned_request
+
+    options = reason_options(args, mode=default_mode(args.mode))
+    request, reasoning = reasoned_request(generator, reasoner, request, options)
+    if reasoning.fell_back:
+        LOG.warning("no plan: %s; the plain prompt stands in for it", reasoning.problem)
+    return request, reasoning
 
 
 class _Watch:

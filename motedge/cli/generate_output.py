@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 from motedge.errors import MissingPackageError, UsageError
 from motedge.files import atomic_path, write_json
@@ -15,6 +15,7 @@ from motedge.media.video import write_video
 
 if TYPE_CHECKING:
     from motedge.runtime.generate import Generated, GenerateRequest, Generator
+    from motedge.runtime.reasoned.reasoning import Reasoning
 
 SCHEMA = "motedge.generated/v1"
 VIDEO, SOUND, DOCUMENT, TABLE = (".mp4",), (".wav",), (".json",), (".parquet",)
@@ -55,10 +56,16 @@ def needs_pictures(targets: Sequence[Path]) -> bool:
 
 
 def write_outputs(
-    generator: Generator, request: GenerateRequest, made: Generated, targets: Sequence[Path]
+    generator: Generator,
+    request: GenerateRequest,
+    made: Generated,
+    targets: Sequence[Path],
+    reasoning: Optional[Reasoning] = None,
 ) -> dict[str, Any]:
-    """Writes every file, each whole or not at all; returns the JSON document of the result."""
+    """Writes every file, each whole or not at all; returns the JSON document of the result, `reasoning` included."""
     document = to_document(request, made)
+    if reasoning is not None:
+        document["reasoning"] = reasoning.to_dict()
     for target in targets:
         suffix = target.suffix.lower()
         if suffix in VIDEO:

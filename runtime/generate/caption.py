@@ -52,6 +52,11 @@ def media_caption(prompt: str, take: Take) -> str:
     return _with_sentences(prompt, take, "")
 
 
+def is_json_prompt(prompt: str) -> bool:
+    """Whether a prompt is a JSON object, which is taken as a dense caption."""
+    return _json_object(prompt) is not None
+
+
 def negative_caption(prompt: str, take: Take, metadata: str = "none") -> str:
     """The negative prompt: as it is ("none"), or denying the prompt's duration and resolution ("inverse").
 

@@ -121,6 +121,16 @@ class Generator:
         """Opens the decoder now, so that a bundle without one is refused before the long part."""
         self._video_decoder()
 
+    def check_prompt(self, request: GenerateRequest) -> int:
+        """Tokens of a request's prompt, the form around it included.
+
+        Raises:
+            UsageError: the prompt is too long, or numbers do not go together.
+        """
+        acting = Acting.of(request, self._variant) if request.acts else None
+        take = self._take(request, acting)
+        return len(self._tokens(request, take, acting, guided=False)[0])
+
     def settings(self, request: GenerateRequest) -> SamplerSettings:
         """How a request is sampled: the mode's defaults, a distilled model's own levels, and what the request changes.
 
@@ -161,8 +171,8 @@ class Generator:
         acting = Acting.of(request, self._variant) if request.acts else None
         if acting is not None:
             acting.require_weights(self._tables)
-        frames, fps = self._length(request, acting)
-        take = Take(frames, fps, self.shape.canvas if acting else self.shape.size)
+        take = self._take(request, acting)
+        frames, fps = take.frames, take.fps
         guided = settings.guidance != 1
         tokens, negative = self._tokens(request, take, acting, guided)
         rows = None if acting is None else acting.arrange(request, frames, fps, self.shape)
@@ -198,6 +208,10 @@ class Generator:
             prompt_tokens=len(tokens),
             sound=result.sound,
         )
+
+    def _take(self, request: GenerateRequest, acting: Optional[Acting]) -> Take:
+        frames, fps = self._length(request, acting)
+        return Take(frames, fps, self.shape.canvas if acting else self.shape.size)
 
     def _length(self, request: GenerateRequest, acting: Optional[Acting]) -> tuple[int, float]:
         """Pixel frames and frames a second."""

@@ -115,7 +115,7 @@ def _open_tick(
     """`choice`: backend, variant, recipe, options."""
     tables = Tables.open(bundle)
     if choice["backend"] not in DEVICE_BACKENDS:
-        return _host_tick(bundle, tables, shape, seeds, _opener(bundle, choice, reasoner))
+        return _host_tick(bundle, tables, shape, seeds, graph_opener(bundle, choice, reasoner))
     if reasoner is not None:
         raise UsageError(
             f"a policy on {choice['backend']} can't share the reasoner's weights",
@@ -127,7 +127,9 @@ def _open_tick(
     return open_device_tick(bundle, tables, shape, seeds, _model_config(bundle), choice, gpu)
 
 
-def _opener(bundle: Bundle, choice: Mapping[str, Any], reasoner: Optional[BundleReasoner]) -> Callable[[str], Engine]:
+def graph_opener(
+    bundle: Bundle, choice: Mapping[str, Any], reasoner: Optional[BundleReasoner]
+) -> Callable[[str], Engine]:
     """Opens graphs by name; und_prefill is the reasoner's tower, if there is one.
 
     Raises:
@@ -136,9 +138,7 @@ def _opener(bundle: Bundle, choice: Mapping[str, Any], reasoner: Optional[Bundle
     if reasoner is None:
         return lambda graph: open_engine(bundle, graph, **choice)
     if reasoner.root.resolve() != bundle.root.resolve():
-        raise UsageError(
-            "policy and reasoner are of different bundles", expected=str(bundle.root), got=str(reasoner.root)
-        )
+        raise UsageError("reasoner and generator are of different bundles", expected=str(bundle.root), got=str(reasoner.root))
     shared = UndAsPrefill(reasoner.und_engine, bundle.contract("und_prefill"))
     return lambda graph: shared if graph == "und_prefill" else open_engine(bundle, graph, **choice)
 

@@ -16,9 +16,11 @@ from tiny import MINI_POLICY
 from motedge.bundle import Bundle
 from motedge.checkpoint.make import make_checkpoint
 from motedge.checkpoint.reader import Checkpoint
+from motedge.cli.main import main
 from motedge.errors import UsageError
 from motedge.export.job import ExportOptions, export_bundle
 from motedge.export.variants import parse_variants
+from motedge.media.image import write_image
 from motedge.runtime.policy import load_policy
 from motedge.runtime.reasoned.loader import load_reasoned_policy
 from motedge.runtime.reasoned.options import ReasonOptions
@@ -34,7 +36,9 @@ DRAWER = json.dumps({"plan": ["open the drawer"]})
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("reasoned")
     checkpoint, out = make_checkpoint(root / "checkpoint", "edge", "policy-droid", "tiny", seed=7), root / "bundle"
-    options = ExportOptions(MINI_POLICY, parse_variants("primitive-fp32"), "none", ("reasoner",))
+    # With and without actions, from one image on: what the generator makes besides
+    shapes = dataclasses.replace(MINI_POLICY, min_latent_frames=1, min_actions=0)
+    options = ExportOptions(shapes, parse_variants("primitive-fp32"), "none", ("reasoner",))
     export_bundle(Checkpoint.open(checkpoint), out, options)
     return out
 
@@ -138,6 +142,48 @@ def test_the_reasoner_sees_the_image(load: Callable[..., ReasonedPolicy]) -> Non
     acting = load(max_tokens=24)
     answers = {acting.act(observation(seed), seed=3).reasoning.answer for seed in range(3)}
     assert len(answers) > 1
+
+
+def _generate(bundle: Path, *arguments: str) -> dict[str, Any]:
+    """The document of one request of two steps."""
+    target = bundle.parent / "made.json"
+    common = ["--out", str(target), "--check", "size", "--threads", "1", "--steps", "2", "--seed", "5"]
+    assert main(["generate", arguments[0], str(bundle), *arguments[1:], *common]) == 0
+    document: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
+    return document
+
+
+def test_an_image_from_a_caption_that_the_reasoner_wrote(
+    bundle: Path, write: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    caption = {"subjects": "a red cup", "lighting": "dim"}
+    write(json.dumps(caption))
+    made = _generate(bundle, "text2image", "--prompt", "a cup", "--reason")
+    assert made["reasoning"]["plan"] == caption and made["prompt"] == made["reasoning"]["prompt"]
+    assert "reasoner     " in capsys.readouterr().out
+    # The same as if the caption had been given; JSON is not asked about again
+    told = _generate(bundle, "text2image", "--prompt", json.dumps(caption), "--reason")
+    assert told["reasoning"]["tokens"] == 0 and "JSON object already" in told["reasoning"]["problem"]
+    plain = _generate(bundle, "text2image", "--prompt", "a cup")
+    assert made["prompt_tokens"] == told["prompt_tokens"] > plain["prompt_tokens"] and "reasoning" not in plain
+    # What the model writes by itself is cut, and the prompt stays
+    write("word " * 40)
+    cut = _generate(bundle, "text2image", "--prompt", "a cup", "--reason", "--reason-tokens", "9")
+    assert (cut["reasoning"]["ended"], cut["reasoning"]["tokens"], cut["prompt"]) == ("length", 9, "a cup")
+    assert "the plain prompt stands in" in capsys.readouterr().err
+
+
+def test_actions_from_a_plan(bundle: Path, write: Callable[[str], None], tmp_path: Path) -> None:
+    image = tmp_path / "seen.png"
+    write_image(image, np.full((84, 107, 3), 90, np.uint8))
+    given = ["policy", "--image", str(image), "--embodiment", "av", "--frames", "9"]
+    write(DRAWER)
+    planned = _generate(bundle, *given, "--prompt", "go", "--reason")
+    told = _generate(bundle, *given, "--prompt", "go. open the drawer.")
+    plain = _generate(bundle, *given, "--prompt", "go")
+    assert planned["prompt"] == "go. open the drawer."
+    np.testing.assert_allclose(planned["actions"], told["actions"], rtol=0, atol=1e-4)
+    assert np.abs(np.array(planned["actions"]) - plain["actions"]).max() > 1e-4
 
 
 def test_a_backend_on_a_gpu(bundle: Path) -> None:
