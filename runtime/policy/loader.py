@@ -138,7 +138,8 @@ def graph_opener(
     if reasoner is None:
         return lambda graph: open_engine(bundle, graph, **choice)
     if reasoner.root.resolve() != bundle.root.resolve():
-        raise UsageError("reasoner and generator are of different bundles", expected=str(bundle.root), got=str(reasoner.root))
+        expected, got = str(bundle.root), str(reasoner.root)
+        raise UsageError("reasoner and generator are of different bundles", expected=expected, got=got)
     shared = UndAsPrefill(reasoner.und_engine, bundle.contract("und_prefill"))
     return lambda graph: shared if graph == "und_prefill" else open_engine(bundle, graph, **choice)
 
