@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from motedge.cli.deadline_run import act_by_deadline, check_deadline, deadline_report, deadline_table, with_deadline
+from motedge.cli.gpu_arguments import add_gpu_arguments, gpu_options
 from motedge.cli.reasoned_run import (
     act_and_think,
     add_reasoning,
@@ -23,7 +24,7 @@ from motedge.errors import EXIT_OK, UsageError, closest
 from motedge.units import format_ms
 
 if TYPE_CHECKING:
-    from motedge.runtime.policy import ActionChunk, GpuOptions, Observation, Policy
+    from motedge.runtime.policy import ActionChunk, Observation, Policy
     from motedge.runtime.reasoned.policy import ReasonedPolicy
 
 LOG = logging.getLogger(__name__)
@@ -76,19 +77,8 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     how.add_argument("--threads", type=int, metavar="N", help="CPU threads of one operator")
     how.add_argument("--check", choices=("full", "size"), default="full", help="how files are checked before use")
     how.add_argument("--repeat", type=int, default=1, metavar="N", help="requests; timings of the later ones are warm")
-    gpu = parser.add_argument_group("on a GPU: --engine tensorrt, tensorrt-rtx or onnxruntime-cuda")
-    gpu.add_argument("--target", metavar="ID", help="folder of BUNDLE/engines to take; default: what fits this GPU")
-    gpu.add_argument("--gpu", type=int, default=0, metavar="N", help="which one (default: %(default)s)")
-    gpu.add_argument("--priority", default="high", choices=("high", "normal", "low"), help="beside other work on it")
-    gpu.add_argument("--no-cuda-graph", action="store_true", help="launch the loop piece by piece")
+    gpu = add_gpu_arguments(parser)
     gpu.add_argument("--no-kernels", action="store_true", help="do without the compiled kernels")
-    gpu.add_argument("--trust-engines", action="store_true", help="load engines that hold host code; it runs as you")
-    gpu.add_argument(
-        "--weight-budget-gb",
-        type=float,
-        metavar="N",
-        help="of each tower's weights, what stays on the GPU; for engines built with --weight-streaming",
-    )
     due = parser.add_argument_group("deadline")
     due.add_argument("--deadline-ms", type=float, metavar="N", help="the best sampler settings that fit; see docs")
     due.add_argument("--ladder", metavar="FILE", help="operating points (TOML), best first; default: from the bundle's")
@@ -151,7 +141,7 @@ def _load(args: argparse.Namespace) -> Union[Policy, ReasonedPolicy]:
         "check": args.check,
         "embodiment": args.embodiment,
         "threads": args.threads,
-        "gpu": _gpu_options(args),
+        "gpu": gpu_options(args, kernels=not args.no_kernels),
         **fixed,
         **overrides,
     }
@@ -216,20 +206,6 @@ def _deliver(
 
 def _fresh(chunks: list[ActionChunk]) -> list[ActionChunk]:
     return [chunk for chunk in chunks if chunk.kind == "fresh"]
-
-
-def _gpu_options(args: argparse.Namespace) -> GpuOptions:
-    from motedge.runtime.policy import GpuOptions
-
-    return GpuOptions(
-        target=args.target,
-        ordinal=args.gpu,
-        priority=args.priority,
-        cuda_graph=not args.no_cuda_graph,
-        kernels=not args.no_kernels,
-        trust_host_code=args.trust_engines,
-        weight_budget_gb=args.weight_budget_gb,
-    )
 
 
 def _sampler(chunk: ActionChunk) -> str:
