@@ -74,7 +74,8 @@ class ReasonedPolicy:
             begin = time.perf_counter()
             self._begin(observation)
             if self._thinking is not None and not self._options.sliced:
-                self._conclude(run_through(self._thinking))
+                thinking, self._thinking = self._thinking, None
+                self._conclude(run_through(thinking))
             reason_ms = 1e3 * (time.perf_counter() - begin)
             reasoning = self._reasoning(observation.instruction)
             chunk = self._policy.act(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from policy_fakes import CONTRACT, make_policy
 from scripted_reasoner import PROMPT_PIECES, ScriptedReasoner
 
-from motedge.errors import UsageError
+from motedge.errors import ObservationError, UsageError
 from motedge.runtime.cuda.frames import DeviceFrame
+from motedge.runtime.deadline import with_deadlines
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.reasoned.options import ReasonOptions
 from motedge.runtime.reasoned.policy import ReasonedPolicy, with_reasoning
@@ -181,6 +183,28 @@ def test_a_dense_caption_joins_the_policys_own_prompt() -> None:
     plain, _ = make_policy(prompt_format="plain")
     with pytest.raises(UsageError, match="dense caption is of no use"):
         with_reasoning(plain, reasoner, ReasonOptions(mode="json-prompt"))
+
+
+@pytest.mark.parametrize("slices", [{}, {"slice_tokens": 99}])
+def test_an_instruction_that_is_too_long_is_refused_again_and_again(slices: dict[str, Any]) -> None:
+    acting, _ = make(ScriptedReasoner("no"), **slices)
+    for _ in range(2):
+        with pytest.raises(ObservationError, match="the instruction is too long"):
+            acting.act(observation("go on " * 200))
+        if slices:
+            with contextlib.suppress(ObservationError):
+                acting.think()
+    assert acting.act(observation()).reasoning.fell_back
+
+
+def test_under_a_deadline() -> None:
+    reasoned, fakes = make(ScriptedReasoner(ANSWER), every=100, slice_tokens=99)
+    with with_deadlines(reasoned, deadline_ms=2000) as acting:
+        assert acting.act(observation()).reasoning.fell_back
+        reasoned.think()
+        chunk = acting.act(observation())
+    assert chunk.reasoning.plan == {"plan": STEPS} and chunk.details["deadline"]["met"]
+    assert fakes.loop.closed
 
 
 def test_closing_closes_both_and_gives_the_thought_up() -> None:
