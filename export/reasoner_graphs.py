@@ -11,7 +11,7 @@ from motedge.checkpoint.reader import Checkpoint, TensorStore
 from motedge.checkpoint.vision_config import SIGLIP2, VisionConfig
 from motedge.errors import ExportError
 from motedge.export import reasoner_contracts
-from motedge.export.graphs import GraphSpec
+from motedge.export.graphs import GRAPHS, GraphSpec
 from motedge.export.modules.layers import Precision
 from motedge.export.modules.reasoner import Reasoner
 from motedge.export.modules.vision_qwen3 import QwenEncoder
@@ -70,6 +70,8 @@ UND = ReasonerGraph(
     "und",
     lambda checkpoint, precision, shapes: Reasoner(checkpoint.config, precision),
     assemble_und,
+    # All but the rest of the last layer, the final norm and the projection to words
+    shares=GRAPHS["und_prefill"],
 )
 VISION_ENCODER = ReasonerGraph(
     "vision_encoder",

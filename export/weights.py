@@ -1,13 +1,13 @@
 """From checkpoint tensors to the weights of a graph: which, in which layout and type, in which file.
 
-Weights are read one at a time from the memory map, checked for NaN and infinity, cast, laid out and written: no more
-than one is held. All variants of a graph share a file wherever type and layout agree.
+Weights are read one at a time from the memory map, checked for NaN and infinity, cast, laid out and written, large ones
+in blocks of rows: no more than one block is held. All variants of a graph share a file wherever type and layout agree.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from motedge.files import atomic_open, write_chunks
 
 PAGE = 4096  # large tensors start on a page, so that loaders can map them
 LINE = 64
+# Bytes of a large weight that are cast and laid out at once
+BLOCK = 2**26
 DTYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
@@ -128,22 +130,33 @@ def load_weight(store: TensorStore, spec: WeightSpec, scratch: Tensor | None = N
         CheckpointError: the tensor is missing or holds NaN or infinity.
         ExportError: its layout does not give the graph's shape, or a value does not fit the type.
     """
+    laid = _lay_out(store, spec)
+    return _cast(laid, spec, laid.shape, scratch).reshape(spec.shape)
+
+
+def _lay_out(store: TensorStore, spec: WeightSpec) -> Tensor:
+    """The checkpoint's finite values in the graph's layout, not cast: a view of the memory map."""
     source = store.finite_tensor(spec.name)
     laid = LAYOUTS[spec.layout](source)
     if laid.numel() != torch.Size(spec.shape).numel():
         raise ExportError(
             f"{spec.name} does not fit the graph", expected=spec.shape, got=f"{tuple(source.shape)} as {spec.layout}"
         )
+    return laid
+
+
+def _cast(laid: Tensor, spec: WeightSpec, shape: torch.Size, scratch: Tensor | None) -> Tensor:
+    """Values of a weight, or of some of its rows, in the graph's type, contiguous, in `scratch` where it is given."""
     if scratch is None:
-        value = torch.empty(laid.shape, dtype=spec.dtype)
+        value = torch.empty(shape, dtype=spec.dtype)
     else:
-        value = scratch[: spec.bytes].view(spec.dtype).reshape(laid.shape)
-    value = value.copy_(laid).reshape(spec.shape)
-    if spec.dtype is torch.float16 and source.dtype is not torch.float16 and not torch.isfinite(value).all():
+        value = scratch[: shape.numel() * spec.dtype.itemsize].view(spec.dtype).reshape(shape)
+    value.copy_(laid)
+    if spec.dtype is torch.float16 and laid.dtype is not torch.float16 and not torch.isfinite(value).all():
         raise ExportError(
             f"{spec.name} does not fit fp16",
             expected="values within 65504",
-            got=f"largest magnitude {source.float().abs().max().item():.4g}",
+            got=f"largest magnitude {laid.float().abs().max().item():.4g}",
             fix="export a bf16 or fp32 variant instead: --variants fused-bf16",
         )
     return value
@@ -178,15 +191,37 @@ def write_weights(
     """
     digest, position = hashlib.sha256(), 0
     ordered = sorted(slots, key=lambda s: s.offset)
-    scratch = torch.empty(max(slot.spec.bytes for slot in ordered), dtype=torch.uint8)
+    scratch = torch.empty(max(_block_bytes(slot.spec) for slot in ordered), dtype=torch.uint8)
     with atomic_open(target) as stream:
         for slot in ordered:
             padding = memoryview(bytes(slot.offset - position))
-            data = as_bytes(load_weight(store, slot.spec, scratch))
-            for part in (padding, data):
-                write_chunks(stream, part)
-                digest.update(part)
             position = slot.offset + slot.spec.bytes
-            if progress is not None:
-                progress(len(padding) + len(data))
+            for block in _blocks(store, slot.spec, scratch):
+                data = as_bytes(block)
+                for part in (padding, data):
+                    write_chunks(stream, part)
+                    digest.update(part)
+                if progress is not None:
+                    progress(len(padding) + len(data))
+                padding = memoryview(b"")
     return digest.hexdigest(), position
+
+
+def _blocks(store: TensorStore, spec: WeightSpec, scratch: Tensor) -> Iterator[Tensor]:
+    """A weight as it is written: whole, or rows of it by turns in the same memory."""
+    if _block_bytes(spec) == spec.bytes:
+        yield load_weight(store, spec, scratch)
+        return
+    rows = _block_bytes(spec) * spec.shape[0] // spec.bytes
+    laid = _lay_out(store, spec).reshape(spec.shape)
+    for start in range(0, spec.shape[0], rows):
+        part = laid[start : start + rows]
+        yield _cast(part, spec, part.shape, scratch)
+
+
+def _block_bytes(spec: WeightSpec) -> int:
+    """Bytes of the largest block of a weight: all of it, or whole rows."""
+    if spec.bytes <= BLOCK:
+        return spec.bytes
+    row = spec.bytes // spec.shape[0]
+    return row * max(1, BLOCK // row)

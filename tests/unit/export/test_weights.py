@@ -15,6 +15,7 @@ from tiny import FAMILIES, MINI
 from motedge.checkpoint.make import make_checkpoint
 from motedge.checkpoint.reader import Checkpoint
 from motedge.errors import CheckpointError, ExportError
+from motedge.export import weights
 from motedge.export.graphs import GRAPHS
 from motedge.export.variants import REFERENCE, VARIANTS
 from motedge.export.weights import (
@@ -78,8 +79,13 @@ def test_every_module_is_filled_with_the_checkpoints_values(family: str, graph: 
         assert weight.name in store and weight.dtype is torch.float32
 
 
+@pytest.mark.parametrize("block", [weights.BLOCK, 5000])
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
-def test_a_file_holds_every_weight_at_its_place(dtype: str, roots: dict[str, Path], tmp_path: Path) -> None:
+def test_a_file_holds_every_weight_at_its_place(
+    dtype: str, block: int, roots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole, or in blocks of rows."""
+    monkeypatch.setattr(weights, "BLOCK", block)
     checkpoint = Checkpoint.open(roots["edge"])
     variant = next(v for v in VARIANTS.values() if v.dtype == dtype)
     module = GRAPHS["gen_step"].empty_module(checkpoint, MINI, variant)
