@@ -12,8 +12,11 @@ _LONGEST = 64
 _FOLDED = ("Add", "Sub", "Mul", "Div", "Squeeze", "Unsqueeze", "Reshape", "Concat", "Gather", "Slice", "Cast", "Range")
 
 
-def fold_indices(model: Any) -> None:
-    """Replaces operators on known integers by constants, in a model whose inputs' dims are numbers; in place."""
+def fold_indices(model: Any) -> int:
+    """Replaces operators on known integers by constants, in a model whose inputs' dims are numbers; in place.
+
+    Returns how many were replaced.
+    """
     import numpy as np
     import onnx
     from onnx.reference import ReferenceEvaluator
@@ -44,6 +47,7 @@ def fold_indices(model: Any) -> None:
     del model.graph.node[:]
     model.graph.node.extend(kept)
     model.graph.initializer.extend(onnx.numpy_helper.from_array(values[name], name) for name in folded)
+    return len(folded)
 
 
 def _shape(value: Any) -> Optional[list[int]]:

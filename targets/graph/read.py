@@ -129,9 +129,11 @@ def _infer(model: Any, path: Path) -> Any:
         value.type.tensor_type.ClearField("shape")
     _bypass_fp4(known)
     try:
-        # Once for the shapes that index arithmetic asks for, and once with its results
+        # In turn for the shapes that index arithmetic asks for and with its results, which a layer's own may hang on
         known.graph.value_info.extend(onnx.shape_inference.infer_shapes(known).graph.value_info)
-        fold_indices(known)
+        while fold_indices(known):
+            del known.graph.value_info[:]
+            known.graph.value_info.extend(onnx.shape_inference.infer_shapes(known).graph.value_info)
         del known.graph.value_info[:]
         return onnx.shape_inference.infer_shapes(known, data_prop=True, strict_mode=True)
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:

@@ -6,8 +6,22 @@ from typing import Optional
 
 from motedge.bundle import Contract
 from motedge.errors import UsageError
+from motedge.runtime.reasoner.und_engine import GRAPH as UND
+from motedge.runtime.reasoner.und_engine import PIECE
+from motedge.runtime.reasoner.vision_engine import GRAPH as VISION
 
 OPT, MAX = "opt", "max"
+
+
+def largest_asked(contract: Contract) -> dict[str, int]:
+    """What the runtime asks of a graph at most, by letter, where that is less than the profile allows.
+
+    The reasoner reads a prompt in pieces, and holds the profile's optimum of K and V unless told otherwise. It encodes
+    an image of the most tokens alone; several at once have fewer together.
+    """
+    if contract.graph == UND:
+        return {"S": min(PIECE, contract.profile["S"][2]), "P": contract.profile["P"][1]}
+    return {"B": 1} if contract.graph == VISION else {}
 
 
 def sizes_at(
@@ -17,7 +31,7 @@ def sizes_at(
 
     Args:
         contract: of the graph.
-        which: "opt" or "max", of the profile.
+        which: "opt" or "max", of the profile; "max" no more than the runtime asks for.
         frames: T, where the graph has one.
         und_len: length of the prompt: S of a prefill, U of a generator step.
 
@@ -28,6 +42,8 @@ def sizes_at(
         raise UsageError(f"unknown point of a profile {which!r}", expected=f"{OPT} or {MAX}")
     index = 1 if which == OPT else 2
     sizes = {**contract.sizes, **{letter: span[index] for letter, span in contract.profile.items()}}
+    if which == MAX:
+        sizes.update(largest_asked(contract))
     asked = {"T": frames, "S": und_len, "U": und_len}
     asked = {letter: value for letter, value in asked.items() if value is not None and letter in contract.profile}
     if frames is not None and {"T", "A", "N"} <= set(contract.profile):

@@ -6,7 +6,7 @@ holds for each context of gen_step too (one a guidance branch). onnxruntime keep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from motedge.bundle import Bundle, Contract
 from motedge.targets.catalog import Target
@@ -18,6 +18,7 @@ from motedge.targets.plan.model import DEVICE, HOST, GraphPlan, MemoryItem, Memo
 _GB = 1e9
 _SEEN = "TensorRT-RTX reserved up to 82 MB more (benchmarks/results/plan_scale.json)"
 UND_KV, PREFILL, GENERATOR = "und_kv", "und_prefill", "gen_step"
+_REASONER = ("und", "vision_encoder")
 
 
 def plan_memory(
@@ -48,9 +49,9 @@ def plan_memory(
         items += [
             MemoryItem("gen_step's weights", g.weight_bytes, HOST, "streamed") for g in resident if g.graph == GENERATOR
         ]
-    items.append(_activations(resident, cpu, place))
+    items += _activations(resident, cpu, place)
     items += _prompts(bundle, graphs, branches, place)
-    items += _buffers(bundle, branches, target)
+    items += _buffers(bundle, branches, target, {graph.graph: graph.dtype for graph in graphs})
     context = context_bytes(target)
     note = f"{context.mark}: {context.source}"
     items.append(
@@ -94,14 +95,22 @@ def _engine(graph: GraphPlan, place: str, streamed: bool, bundle: Bundle) -> Mem
     return MemoryItem(f"{graph.graph} engine", size, place, "kernels, and the weights of two layers at a time")
 
 
-def _activations(graphs: Sequence[GraphPlan], cpu: bool, place: str) -> MemoryItem:
+def _activations(graphs: Sequence[GraphPlan], cpu: bool, place: str) -> list[MemoryItem]:
     sizes = {graph.graph: graph.activation_bytes for graph in graphs}
     if cpu:
         note = "each session has an arena of its own; every operator writes its result"
-        return MemoryItem("activations", sum(sizes.values()), place, note)
-    largest = max(sizes, key=lambda name: sizes[name])
-    note = f"one memory for all engines, as large as {largest} needs at the end of its profile; {_SEEN}"
-    return MemoryItem("activations and workspace", sizes[largest], place, note)
+        return [MemoryItem("activations", sum(sizes.values()), place, note)]
+    items = []
+    # The reasoner's engines run beside the policy's, in a memory of their own
+    for name, part in (
+        ("activations and workspace", [graph for graph in sizes if graph not in _REASONER]),
+        ("the reasoner's activations", [graph for graph in sizes if graph in _REASONER]),
+    ):
+        if part:
+            largest = max(part, key=lambda graph: sizes[graph])
+            note = f"one memory for all engines, as large as {largest} needs at the end of its profile; {_SEEN}"
+            items.append(MemoryItem(name, sizes[largest], place, note))
+    return items
 
 
 def _prompts(bundle: Bundle, graphs: Sequence[GraphPlan], branches: int, place: str) -> list[MemoryItem]:
@@ -115,8 +124,8 @@ def _prompts(bundle: Bundle, graphs: Sequence[GraphPlan], branches: int, place: 
     return [MemoryItem("K and V of the prompts", kept, place, note)]
 
 
-def _buffers(bundle: Bundle, branches: int, target: Target) -> list[MemoryItem]:
-    """Inputs and outputs of every graph; gen_step's angles and outputs once a branch."""
+def _buffers(bundle: Bundle, branches: int, target: Target, dtypes: Mapping[str, str]) -> list[MemoryItem]:
+    """Inputs and outputs of every graph, of these types; gen_step's angles and outputs once a branch."""
     total = 0
     for graph in bundle.manifest.graphs:
         contract = bundle.contract(graph)
@@ -124,7 +133,8 @@ def _buffers(bundle: Bundle, branches: int, target: Target) -> list[MemoryItem]:
         for spec in (*contract.inputs, *contract.outputs):
             if spec.name != UND_KV:
                 twice = graph == GENERATOR and (spec in contract.outputs or spec.name in ("cos", "sin"))
-                total += tensor_bytes(contract, spec.name, sizes, "fp32") * (branches if twice else 1)
+                dtype = dtypes.get(graph, "fp32")
+                total += tensor_bytes(contract, spec.name, sizes, dtype) * (branches if twice else 1)
     host = MemoryItem("input and output buffers, host", total, HOST, "arrays of the loop")
     if target.compute_capability is None:
         return [host]

@@ -48,9 +48,7 @@ def build_plan(library: Library, request: BuildRequest, progress: Progress, *, i
     trt_network.parse_model(library, parser, request)
     monitor = make_monitor(api, PhaseTracker(progress)) if library.row.progress_monitor else None
     config = make_config(library, builder, request, monitor)
-    profile = trt_network.make_profile(builder, network, request)
-    if trt_network.dynamic_letters(request.contract):
-        config.add_optimization_profile(profile)
+    trt_network.add_profiles(builder, network, config, request)
     types = NetworkTypes(network)
     layers, raised = types.summary(), types.raised(request.dtype, request.asked)
     notes = set_weak_types(library, network, config, request.dtype) + allow_decomposition(library, network)
@@ -68,7 +66,7 @@ def build_plan(library: Library, request: BuildRequest, progress: Progress, *, i
     save_timing_cache(config, request.timing_cache if cache is not None else None)
     settings, device_memory = request.settings, None
     # Freed before the engine is loaded, which takes as much again
-    del network, parser, config, builder, profile
+    del network, parser, config, builder
     trim_heap()
     if inspect and not settings.strip_weights:
         layers, raised, device_memory, unasked = _ask_engine(library, logger, request, layers, raised)

@@ -62,6 +62,16 @@ def test_builds(version: str, tmp_path: Path) -> None:
     assert ("Building engine", 0.75) in steps
 
 
+def test_single_tokens_have_a_profile_of_their_own(tmp_path: Path) -> None:
+    """Graph und reads prompts and writes tokens."""
+    stage, request = Stage(), make_request(tmp_path)
+    rows = tuple(dataclasses.replace(spec, dims=("S", *spec.dims[1:])) for spec in request.contract.inputs)
+    contract = dataclasses.replace(request.contract, graph="und", inputs=rows, profile={"S": (1, 4, 16)})
+    _build("10.13", dataclasses.replace(request, graph="und", contract=contract), stage)
+    assert stage.profiles == 2
+    assert stage.shapes == {"x": ((1, 8), (1, 8), (2, 8))}
+
+
 @pytest.mark.parametrize("version", SUPPORTED)
 def test_every_setting_exists_in_every_version(version: str, tmp_path: Path) -> None:
     stage = Stage()

@@ -40,6 +40,24 @@ def test_bounds_that_the_graph_computes_are_followed(tmp_path: Path) -> None:
         assert graph.tensors["y"].shape == (3 * frames, 6)
 
 
+def test_a_length_that_hangs_on_one_that_was_computed_is_followed(tmp_path: Path) -> None:
+    """As the layers of Nano's vision encoder: each reshapes by the shape of what the one before it made."""
+    nodes, source = [], "x"
+    for layer in range(3):
+        nodes += [
+            node("Shape", source, f"shape{layer}", start=0, end=1),
+            node("Squeeze", f"shape{layer}", f"rows{layer}"),
+            node("Mul", f"rows{layer} two", f"product{layer}"),
+            node("Reshape", f"product{layer} one", f"count{layer}"),
+            node("Concat", f"count{layer} rest", f"target{layer}", axis=0),
+            node("Reshape", f"{source} target{layer}", f"y{layer}"),
+        ]
+        source = f"y{layer}"
+    indices = {"one": [1], "two": 2, "rest": [-1]}
+    path = write(tmp_path / "g.onnx", nodes, {"x": ["N", 64]}, [source], indices=indices)
+    assert read(path, {"x": (3, 64)}).tensors["y2"].shape == (24, 8)
+
+
 def test_a_quantization_that_onnx_does_not_know_keeps_its_shape(tmp_path: Path) -> None:
     nodes = [
         node("TRT_FP4DynamicQuantize", "x step", "q:0 q:1", "s/FP4DynamicQuantize", axis=-1, block_size=16),
