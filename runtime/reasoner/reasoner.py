@@ -134,7 +134,7 @@ class Reasoner:
                 "the prompt is empty or too long",
                 expected=f"1 to {self._und.capacity} tokens",
                 got=f"{count} tokens, {prompt.visual_tokens} of them visual",
-                fix="smaller images, fewer frames or a shorter text, or export with more room",
+                fix="smaller images, fewer frames, a shorter text, a larger capacity, or export with more room",
             )
         if prompt.visual_tokens and self._vision is None:
             raise UsageError(
