@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -184,6 +186,23 @@ def test_actions_from_a_plan(bundle: Path, write: Callable[[str], None], tmp_pat
     assert planned["prompt"] == "go. open the drawer."
     np.testing.assert_allclose(planned["actions"], told["actions"], rtol=0, atol=1e-4)
     assert np.abs(np.array(planned["actions"]) - plain["actions"]).max() > 1e-4
+
+
+def test_the_benchmarks_figures(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    module = importlib.import_module("reasoned_ticks")
+    monkeypatch.setattr(module, "make_bundle", lambda *_: Bundle.open(bundle))
+    monkeypatch.setattr(module, "WAYS", {name: module.WAYS[name] for name in ("whole", "8 tokens")})
+    try:
+        assert module.main(["--work", str(tmp_path), "--results", str(tmp_path), "--threads", "1"]) == 0
+    finally:
+        for name in ("reasoned_ticks", "conditions"):
+            sys.modules.pop(name, None)
+    result = json.loads((tmp_path / "reasoned_ticks.json").read_text(encoding="utf-8"))
+    whole, sliced = result["rows"]
+    assert "random" in result["note"] and whole["slice_ms_median"] is None
+    assert (whole["ticks_until_plan"], sliced["prefills_at_change"]) == (0, 0)
+    assert 1 < sliced["ticks_until_plan"] < sliced["reply_tokens"] == whole["reply_tokens"]
 
 
 def test_a_backend_on_a_gpu(bundle: Path) -> None:
