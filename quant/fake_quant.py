@@ -21,18 +21,19 @@ from motedge.quant.sites import module_sites
 
 
 class FakeQuantLinear(nn.Module):
-    """y = q(x s) q(W / s) with values that are quantized and dequantized; computes in the weight's dtype."""
+    """y = q(x s) q(W / s) + b with values that are quantized and dequantized; computes in the weight's dtype."""
 
     def __init__(self, name: str, linear: Linear, parameters: SiteParameters, dtype: torch.dtype) -> None:
         """`dtype`: the floating type of the graph that is emulated, in which scales are kept."""
         super().__init__()
         self.parameters_of_site, self.dtype = parameters, dtype
         weight = quantize_weight(name, linear.weight, parameters, dtype).dequantize()
-        self.weight = nn.Parameter(weight.to(linear.weight.dtype), requires_grad=False)
+        self.weight, self.bias = nn.Parameter(weight.to(linear.weight.dtype), requires_grad=False), linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        return fake_quantize(x, self.parameters_of_site, self.dtype) @ self.weight
+        y = fake_quantize(x, self.parameters_of_site, self.dtype) @ self.weight
+        return y if self.bias is None else y + self.bias
 
 
 @contextlib.contextmanager

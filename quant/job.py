@@ -62,9 +62,11 @@ def quantize_bundle(
     journal = open_journal(source, root)
     require_free(root, _expected_bytes(plan), "the quantized bundle")
     graphs = dict(journal.previous.graphs) if journal.previous else {}
-    written = {
-        (graph, base): _emit(plan, statistics, journal, graph, base) for graph in plan.schemes for base in plan.variants
-    }
+    written: dict[tuple[str, str], Emission] = {}
+    for graph in plan.order:
+        for base in plan.variants:
+            lender = written.get((plan.lender(graph) or "", base))
+            written[graph, base] = _emit(plan, statistics, journal, (graph, base), lender)
     for graph in source.manifest.graphs:
         known = graphs[graph].variants if graph in graphs else {}
         own = {e.id: _variant(plan, statistics, e, root) for (g, _), e in written.items() if g == graph}
@@ -110,12 +112,19 @@ def _expected_bytes(plan: QuantizePlan) -> int:
     return sum(sizes)
 
 
-def _emit(plan: QuantizePlan, statistics: Statistics, journal: Journal, graph: str, base: str) -> Emission:
+def _emit(
+    plan: QuantizePlan, statistics: Statistics, journal: Journal, variant: tuple[str, str], lender: Emission | None
+) -> Emission:
     """One quantized variant: its ONNX file and its weight files, unless they are up to date."""
+    graph, base = variant
     known = statistics.parameters[graph]
-    emission = plan_emission(plan.bundle, graph, base, plan.recipe.id, known)
+    emission = plan_emission(plan.bundle, graph, base, plan.recipe.id, known, lender)
     entry = plan.bundle.variant(graph, base)
     parts = [parameters_digest(known), plan.bundle.manifest.files[entry.file].sha256, tool_versions()]
+    if lender is not None:
+        # Where its data lie follows from these
+        lent = plan.bundle.manifest.files[plan.bundle.variant(lender.graph, base).file].sha256
+        parts += [parameters_digest(lender.parameters), lent]
 
     def write() -> None:
         _log.info("writing %s %s", emission.graph, emission.id)
@@ -154,7 +163,8 @@ def _variant(plan: QuantizePlan, statistics: Statistics, emission: Emission, roo
         },
     }
     dialect, _, dtype = emission.base.rpartition("-")
-    return Variant(emission.file, emission.weight_files, dialect, dtype, emission.opset, recipe=recipe.id, facts=facts)
+    files = emission.weight_files(root)
+    return Variant(emission.file, files, dialect, dtype, emission.opset, recipe=recipe.id, facts=facts)
 
 
 def _copy_variants(plan: QuantizePlan, journal: Journal, graph: str) -> dict[str, Variant]:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from motedge.bundle import WEIGHTLESS_GRAPHS, Bundle
 from motedge.errors import BundleError, UsageError, closest
+from motedge.export.extras import find_graph
 from motedge.export.variants import VARIANTS
+from motedge.quant.calibration.options import CALIBRATED
 from motedge.quant.recipe import Recipe
-from motedge.quant.schemes import Scheme
+from motedge.quant.schemes import SCHEMES, Scheme
 from motedge.quant.source import BundleWeights, best_variant, torch_dtype
 from motedge.targets.catalog import Target
 
@@ -32,6 +34,16 @@ class QuantizePlan:
     def needs_calibration(self) -> bool:
         """Whether any site needs statistics of activations."""
         return any(scheme.needs_calibration for sites in self.schemes.values() for scheme in sites.values())
+
+    @property
+    def order(self) -> list[str]:
+        """The graphs that are quantized, those whose data others refer to first."""
+        return sorted(self.schemes, key=lambda graph: self.lender(graph) is not None)
+
+    def lender(self, graph: str) -> str | None:
+        """The quantized graph that has weights in common with this one; None if there is none."""
+        shares = find_graph(graph).shares
+        return shares.name if shares is not None and shares.name in self.schemes else None
 
     def bases(self, graph: str) -> list[str]:
         """The unquantized variants of a graph that take part; all of one without weights."""
@@ -67,7 +79,7 @@ def make_plan(
     Raises:
         BundleError: a graph is quantized already.
         UsageError: an unknown variant, a rule that matches nothing, a recipe that quantizes nothing in this bundle or
-            that the target can't run.
+            that the target can't run, or a scheme with calibration for a graph that calibration does not run.
     """
     if target is not None:
         recipe.check_target(target)
@@ -86,6 +98,7 @@ def make_plan(
             continue
         sites = [site.name for site in BundleWeights.open(bundle, graph).sites()]
         resolved = recipe.resolve(graph, sites)
+        _require_calibrated(recipe, graph, resolved)
         if resolved:
             schemes[graph] = resolved
     if not schemes:
@@ -102,3 +115,16 @@ def make_plan(
                 f"graph {graph!r} lacks variant {missing[0]}", fix=f"motedge export --variants {','.join(chosen)}"
             )
     return QuantizePlan(bundle, recipe, schemes, chosen)
+
+
+def _require_calibrated(recipe: Recipe, graph: str, schemes: Mapping[str, Scheme]) -> None:
+    for site, scheme in schemes.items():
+        if scheme.needs_calibration and graph not in CALIBRATED:
+            alone = [known.id for known in SCHEMES.values() if not known.needs_calibration]
+            raise UsageError(
+                f"recipe {recipe.id!r} can't quantize {graph} by {scheme.id}",
+                expected=f"a scheme of weights alone: {', '.join(alone)}",
+                got=f"{scheme.id} for {site}",
+                why=f"it needs ranges of activations, and calibration runs {' and '.join(CALIBRATED)} only",
+                fix=f'give [{graph}] one of those, or "none"',
+            )

@@ -7,7 +7,7 @@ summary = "W8A8 in E4M3"
 [gen_step]
 default = "fp8"
 [[gen_step.rules]]          # the first rule that matches decides
-match = "layers.-1.*"       # glob over site names; -1 is the last layer
+match = "layers.-1.*"       # glob over site names; -1 is the last layer (also in "*layers.-1.*" and "blocks.-1.*")
 scheme = "none"
 """
 
@@ -43,7 +43,7 @@ GRAPHS = ("gen_step", "und_prefill", "und", "vision_encoder")
 _ID = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 # They are the other parts of a variant's id
 _TAKEN = ("fused", "primitive", "fp32", "fp16", "bf16")
-_LAYER = re.compile(r"layers\.(-?\d+)\.")
+_LAYER = re.compile(r"(layers|blocks)\.(-?\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Recipe:
         return {"schema": SCHEMA, "id": self.id, "revision": self.revision, "summary": self.summary}
 
     def _refuse_rule(self, graph: str, rule: Rule, sites: Sequence[str], *, shadowed: bool) -> None:
-        projections = dict.fromkeys(_LAYER.sub("layers.*.", site) for site in sites)
+        projections = dict.fromkeys(_LAYER.sub(r"\1.*.", site) for site in sites)
         if shadowed:
             problem, why = "never decides", "earlier rules take every projection that it matches: the first one wins"
         else:
@@ -278,8 +278,8 @@ def _scheme(name: str) -> None:
 
 def _counted(pattern: str, sites: Sequence[str]) -> str:
     """`layers.-1.*` with the number that it means in this graph."""
-    layers = [int(match.group(1)) for site in sites if (match := _LAYER.match(site))]
-    found = _LAYER.match(pattern)
-    if not layers or not found or int(found.group(1)) >= 0:
+    layers = [int(match.group(2)) for site in sites if (match := _LAYER.search(site))]
+    found = _LAYER.search(pattern)
+    if not layers or not found or int(found.group(2)) >= 0:
         return pattern
-    return _LAYER.sub(f"layers.{max(layers) + 1 + int(found.group(1))}.", pattern, count=1)
+    return _LAYER.sub(rf"\g<1>.{max(layers) + 1 + int(found.group(2))}.", pattern, count=1)

@@ -11,10 +11,11 @@ from torch import nn
 from motedge.export.modules.layers import Linear
 from motedge.export.weights import checkpoint_key
 
-# Projections inside the towers' layers. What lies before and after them (patches in and out, timestep MLP, action
-# heads, embeddings) and every norm stays in the graph's own type: together under 3 % of the weights, and the layers'
-# errors all pass through them.
-_IN_LAYERS = re.compile(r"layers\.(\d+)\.")
+# Projections inside the layers of the towers (`layers.3.`) and of the vision encoders (Edge's
+# `model.visual.encoder.layers.3.`, Qwen3-VL's `blocks.3.`). What lies before and after them (patches in and out,
+# timestep MLP, action heads, embeddings, the projection to words, the vision encoders' mergers) and every norm stays in
+# the graph's own type: under 3 % of the generator's weights, and the layers' errors all pass through them.
+_IN_LAYERS = re.compile(r"(?:model\.visual\.encoder\.layers|layers|blocks)\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Site:
     @property
     def projection(self) -> str:
         """The name without the layer: "self_attn.add_q_proj"."""
-        return self.name.split(".", 2)[2]
+        return _IN_LAYERS.sub("", self.name, count=1)
 
     @property
     def parameters(self) -> int:

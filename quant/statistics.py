@@ -11,14 +11,15 @@ from typing import Optional
 from motedge.errors import UsageError
 from motedge.files import PathLike
 from motedge.quant.calibration.job import CalibrationOptions, calibrate, needs_of
+from motedge.quant.calibration.options import CALIBRATED
 from motedge.quant.calibration.result import Calibration, parameters_from_scales
 from motedge.quant.calibration.store import load_calibration
-from motedge.quant.checkpoint_scales import read_checkpoint_scales
+from motedge.quant.checkpoint_scales import SiteScales, read_checkpoint_scales
 from motedge.quant.datasets.dataset import Dataset, Moment
 from motedge.quant.datasets.open import open_dataset
 from motedge.quant.parameters import SiteParameters
 from motedge.quant.plan import QuantizePlan
-from motedge.quant.schemes import FP8
+from motedge.quant.schemes import FP8, Scheme
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def find_statistics(plan: QuantizePlan, source: StatisticsSource, work: Path) ->
     scales = read_checkpoint_scales(plan.bundle)
     formats = {scheme.weight for sites in plan.schemes.values() for scheme in sites.values()}
     if scales is not None and formats == {FP8}:
-        found = {graph: parameters_from_scales(scales, schemes) for graph, schemes in plan.schemes.items()}
+        found = {graph: _from_scales(graph, scales, schemes) for graph, schemes in plan.schemes.items()}
         return Statistics(found, "checkpoint")
     if plan.needs_calibration:
         needy = sorted({s.id for sites in plan.schemes.values() for s in sites.values() if s.needs_calibration})
@@ -95,3 +96,12 @@ def find_statistics(plan: QuantizePlan, source: StatisticsSource, work: Path) ->
 
 def _parameters(plan: QuantizePlan, calibration: Calibration) -> dict[str, dict[str, SiteParameters]]:
     return {graph: calibration.parameters(graph, schemes) for graph, schemes in plan.schemes.items()}
+
+
+def _from_scales(
+    graph: str, scales: Mapping[str, SiteScales], schemes: Mapping[str, Scheme]
+) -> dict[str, SiteParameters]:
+    """As `parameters_from_scales`; what the checkpoint did not quantize of the reasoner's graphs has scales of ours."""
+    own = {name for name in schemes if graph not in CALIBRATED and name not in scales}
+    known = parameters_from_scales(scales, {name: scheme for name, scheme in schemes.items() if name not in own})
+    return {name: SiteParameters(scheme) if name in own else known[name] for name, scheme in schemes.items()}

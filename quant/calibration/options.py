@@ -9,6 +9,8 @@ from motedge.errors import UsageError
 from motedge.quant.schemes import Scheme
 
 COMPUTE = ("auto", "fp32", "bf16")
+# Graphs that calibration runs. The reasoner's (und, vision_encoder) are quantized by their weights alone
+CALIBRATED = ("und_prefill", "gen_step")
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,10 @@ class Needs:
 def needs_of(schemes: Mapping[str, Mapping[str, Scheme]]) -> Needs:
     """What a recipe needs; `schemes`: graph -> site -> scheme.
 
-    Every site that a recipe names gets ranges, weight-only ones too: they cost nothing beside the forward, and another
-    recipe can then use them.
+    Every site that a recipe names in a graph of CALIBRATED gets ranges, weight-only ones too: they cost nothing beside
+    the forward, and another recipe can then use them.
     """
+    schemes = {graph: sites for graph, sites in schemes.items() if graph in CALIBRATED}
     return Needs(
         {graph: frozenset(sites) for graph, sites in schemes.items()},
         {graph: frozenset(n for n, s in sites.items() if s.smoothing == "awq") for graph, sites in schemes.items()},

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from motedge.export.weights import LINE, PAGE, as_bytes
 from motedge.files import write_chunks
+from motedge.quant.emission.lent import LentTensors
 
 ONNX_TYPES = {
     torch.float32: TensorProto.FLOAT,
@@ -26,9 +27,9 @@ PACKED_TYPES = (TensorProto.INT4, TensorProto.FLOAT4E2M1)
 class DataFile:
     """A data file under construction; nothing is held but the tensor at hand."""
 
-    def __init__(self, stream: IO[bytes], location: str) -> None:
-        """`location`: what the ONNX file calls it, relative to its own folder."""
-        self._stream, self._location = stream, location
+    def __init__(self, stream: IO[bytes], location: str, lent: LentTensors | None = None) -> None:
+        """`location`: what the ONNX file calls it, relative to its own folder. `lent`: what need not be written."""
+        self._stream, self._location, self._lent = stream, location, lent
         self._digest = hashlib.sha256()
         self.size = 0
 
@@ -38,7 +39,7 @@ class DataFile:
         return self._digest.hexdigest()
 
     def add(self, name: str, values: Tensor, onnx_type: int | None = None) -> TensorProto:
-        """Appends a tensor; returns its initializer, which points at it.
+        """Appends a tensor, unless it is lent; returns its initializer, which points at it.
 
         Args:
             name: the initializer's name.
@@ -47,6 +48,10 @@ class DataFile:
         """
         kind = ONNX_TYPES[values.dtype] if onnx_type is None else onnx_type
         data = as_bytes(_pack(values) if kind in PACKED_TYPES else values.contiguous())
+        if self._lent is not None:
+            lent = self._lent.find(name, list(values.shape), kind, data)
+            if lent is not None:
+                return lent
         align = PAGE if len(data) >= PAGE else LINE
         offset = -(-self.size // align) * align
         for part in (memoryview(bytes(offset - self.size)), data):

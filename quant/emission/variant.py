@@ -25,6 +25,7 @@ from motedge.export.weights import DTYPES
 from motedge.files import atomic_open, atomic_path, copy_file, sha256_file
 from motedge.quant.emission.checks import check_parameters
 from motedge.quant.emission.data_file import DataFile
+from motedge.quant.emission.lent import LentTensors
 from motedge.quant.emission.nodes import (
     TRT_DOMAIN,
     TRT_VERSION,
@@ -59,6 +60,8 @@ class Emission:
     opset: int
     # Data files of the base that are taken as they are, names below graphs/weights/
     kept: tuple[str, ...]
+    # ONNX file in the new bundle of a quantized graph with weights in common, written before; None: there is none
+    lender: str | None = None
 
     @property
     def id(self) -> str:
@@ -86,16 +89,23 @@ class Emission:
         """Path in the bundle of the variant's own data."""
         return f"graphs/{WEIGHTS_FOLDER}/{self.graph}.{self.id}.data"
 
-    @property
-    def weight_files(self) -> tuple[str, ...]:
-        """Paths in the bundle of all data that it refers to."""
-        return (self.data_file, *(f"graphs/{WEIGHTS_FOLDER}/{name}" for name in self.kept))
+    def weight_files(self, root: Path) -> tuple[str, ...]:
+        """Paths in the bundle of all data that it refers to, once it has been written below `root`."""
+        own = (self.data_file, *(f"graphs/{WEIGHTS_FOLDER}/{name}" for name in self.kept))
+        model = onnx.load(str(root / self.file), load_external_data=False)
+        named = {f"graphs/{location}" for tensor in model.graph.initializer if (location := _location(tensor))}
+        return (*own, *sorted(named - set(own)))
 
 
 def plan_emission(
-    bundle: Bundle, graph: str, base: str, recipe: str, parameters: Mapping[str, SiteParameters]
+    bundle: Bundle,
+    graph: str,
+    base: str,
+    recipe: str,
+    parameters: Mapping[str, SiteParameters],
+    lender: Emission | None = None,
 ) -> Emission:
-    """Plans one variant; reads the graph, no weights.
+    """Plans one variant; reads the graph, no weights. `lender`: of the graph with weights in common, written before.
 
     Raises:
         BundleError: the graph, or the variant that is to be followed, is quantized already.
@@ -119,7 +129,7 @@ def plan_emission(
         check_parameters(known[name], wanted, DTYPES[entry.dtype])
     opset = quantized_opset(entry.opset, entry.dialect, entry.dtype, (p.scheme for p in parameters.values()))
     kept = tuple(Path(name).name for name in entry.weights if name.endswith(_KEPT))
-    return Emission(graph, base, recipe, dict(parameters), opset, kept)
+    return Emission(graph, base, recipe, dict(parameters), opset, kept, lender.file if lender else None)
 
 
 def write_quantized(bundle: Bundle, emission: Emission, root: Path) -> None:
@@ -133,8 +143,9 @@ def write_quantized(bundle: Bundle, emission: Emission, root: Path) -> None:
     model = onnx.load(str(bundle.path(bundle.variant(emission.graph, emission.base).file)), load_external_data=False)
     target = root / emission.data_file
     target.parent.mkdir(parents=True, exist_ok=True)
+    lent = None if emission.lender is None else LentTensors(root / emission.lender)
     with atomic_open(target) as stream:
-        data = DataFile(stream, f"{WEIGHTS_FOLDER}/{target.name}")
+        data = DataFile(stream, f"{WEIGHTS_FOLDER}/{target.name}", lent)
         _rewrite(bundle, emission, model, data)
     for name in emission.kept:
         kept = root / f"graphs/{WEIGHTS_FOLDER}/{name}"
@@ -160,7 +171,7 @@ def emission_facts(emission: Emission, root: Path) -> dict[str, Any]:
         "operators": dict(collections.Counter(node.op_type for node in model.graph.node).most_common()),
         "sites": dict(schemes),
         "emulated": emission.emulated,
-        "weight_bytes": sum((root / name).stat().st_size for name in emission.weight_files),
+        "weight_bytes": sum((root / name).stat().st_size for name in emission.weight_files(root)),
     }
 
 
@@ -234,12 +245,17 @@ def _relu2_scales(graph: onnx.GraphProto) -> dict[str, float]:
 
 def _kept_initializer(tensor: TensorProto, own: BundleWeights, data: DataFile, emission: Emission) -> TensorProto:
     """An initializer that stays as it is; what lay in the base's own data file moves to the new one."""
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return tensor
-    location = next(entry.value for entry in tensor.external_data if entry.key == "location")
-    if Path(location).name in emission.kept:
+    location = _location(tensor)
+    if location is None or Path(location).name in emission.kept:
         return tensor
     return data.add(tensor.name, own.tensor(tensor.name))
+
+
+def _location(tensor: TensorProto) -> str | None:
+    """The data file of an external initializer, relative to the ONNX file; None for one inside it."""
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return None
+    return next(str(entry.value) for entry in tensor.external_data if entry.key == "location")
 
 
 def _replace(field_of_proto: Any, values: list[Any]) -> None:

@@ -28,7 +28,12 @@ from motedge.units import format_bytes, format_ms
 if TYPE_CHECKING:
     from motedge.quant.fidelity.report import FidelityReport
 
-_TOWERS = {"und_prefill": "Reasoner (und_prefill)", "gen_step": "Generator (gen_step)"}
+_TOWERS = {
+    "und_prefill": "Reasoner (und_prefill)",
+    "gen_step": "Generator (gen_step)",
+    "und": "Reasoner's words (und)",
+    "vision_encoder": "Vision encoder",
+}
 _WORST = 10
 _BROKEN = f' <span class="key s5"></span>{NOT_FINITE}'
 # One of two columns, which scrolls rather than pushes the other below it

@@ -46,6 +46,16 @@ def test_layers_may_be_counted_from_the_end() -> None:
     assert found == {**dict.fromkeys(SITES[2:4], "fp8"), **dict.fromkeys(SITES[4:], "int8-w8a16")}
 
 
+@pytest.mark.parametrize(
+    ("prefix", "pattern"), [("model.visual.encoder.layers", "*.layers.-1.*"), ("blocks", "blocks.-1.*")]
+)
+def test_layers_of_a_vision_encoder_may_be_counted_from_the_end(prefix: str, pattern: str) -> None:
+    sites = [f"{prefix}.{layer}.mlp.fc1" for layer in range(12)]
+    rules = (Rule(pattern, "none"),)
+    recipe = Recipe("mine", 1, "for a test", {"vision_encoder": GraphRecipe("int8-w8a16", rules)})
+    assert list(recipe.resolve("vision_encoder", sites)) == sites[:-1]
+
+
 @given(st.lists(st.tuples(st.sampled_from(["*", "layers.1.*", "*up_proj", "layers.-1.*"]), SCHEME_NAMES), max_size=4))
 @settings(max_examples=60, deadline=None)
 def test_toml_round_trip_and_rule_order(rules: list[tuple[str, str]]) -> None:
@@ -124,6 +134,10 @@ def test_the_built_in_recipes() -> None:
     assert set(known) == {"fp8", "int8-sq", "int4-awq", "nvfp4", "w8a16", "fp8-w8a16", "nvfp4-w4a16", "mixed"}
     for recipe in known.values():
         assert recipe.resolve("gen_step", SITES), recipe.id
+        # No calibration runs these
+        for graph in ("und", "vision_encoder"):
+            alone = recipe.resolve(graph, SITES).values()
+            assert alone and not any(scheme.needs_calibration for scheme in alone), recipe.id
     mixed = {site: scheme.id for site, scheme in known["mixed"].resolve("gen_step", SITES).items()}
     assert [mixed[site] for site in SITES] == ["fp8", "fp8", "fp8", "nvfp4", "fp8", "fp8"]
 
