@@ -20,7 +20,7 @@ GPU_PACKAGES = (
     "nvidia-cublas",
     "tensorrt",
 )
-# A machine to which files were copied has no history: the commit is told
+# A machine to which files were copied has no history, or not theirs: the commit is told
 COMMIT_VARIABLE = "MOTEDGE_COMMIT"
 _QUERIES = ("name", "driver_version", "memory.total", "clocks.max.sm", "clocks.max.memory", "power.limit", "clocks.sm")
 
@@ -30,7 +30,7 @@ def collect_gpu_conditions() -> dict[str, Any]:
     found = collect_conditions()
     gpu = query_gpu()
     versions = {**found["versions"], **{name: _version(name) for name in GPU_PACKAGES}}
-    if found["commit"] is None and COMMIT_VARIABLE in os.environ:
+    if COMMIT_VARIABLE in os.environ:
         found["commit"] = os.environ[COMMIT_VARIABLE]
     return {**found, "device": gpu.get("name", "no GPU"), "gpu": gpu, "versions": versions}
 

@@ -95,7 +95,9 @@ main() {
   fi
   say "making $VENV with $("$python" --version 2>&1); the first time takes some minutes"
   rm -f "$STAMP"
-  "$python" -m venv "$VENV" || fail "this Python can't make virtual environments" "fix: on Debian and Ubuntu, apt-get install python3-venv"
+  "$python" -m venv "$VENV" || fail "this Python can't make a virtual environment here" \
+    "got: $(df -Pk . | awk 'END {print int($4 / 1024)}') MB free on this disk; about 5 GB are needed" \
+    "fix: free some, or where there is room: on Debian and Ubuntu, apt-get install python3-venv"
   # An older pip downloads whole wheels for the dry run
   "$VENV/bin/python" -m pip install --quiet --upgrade "pip>=24"
   install_torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -218,9 +219,12 @@ def _too_small(scene: Scene, variant: str) -> Iterator[Finding]:
                     scene.bundle.path(name).stat().st_size for name in scene.bundle.variant(GEN, variant).weights
                 )
                 limit = int(weights * 1.02) + (1 << 16)
-            engine = scene.engine(GEN, variant, "off", memory_limit_bytes=limit)
-            tensors = Tensors(scene, engine, scene.dims(GEN))
-            tensors.run(scene.inputs(GEN, scene.dims(GEN)))
+            with contextlib.ExitStack() as made:
+                engine = scene.engine(GEN, variant, "off", memory_limit_bytes=limit)
+                made.callback(engine.close)
+                tensors = Tensors(scene, engine, scene.dims(GEN))
+                made.callback(tensors.free)
+                tensors.run(scene.inputs(GEN, scene.dims(GEN)))
         except OutOfDeviceMemoryError as error:
             said = str(error)
         yield {"check": f"too little memory in {when}", "passed": said is not None, "limit": limit, "said": said}

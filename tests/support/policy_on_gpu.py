@@ -41,6 +41,7 @@ class Bench:
         self.bundle: Path = args.bundle
         self.engine, self.variant, self.reference = args.engine, variant, reference
         self.ticks: int = args.ticks
+        self.optimization_level: Optional[int] = args.optimization_level
         self.found: List[Dict[str, Any]] = []
         # Called after each finding
         self.keep: Callable[[], None] = lambda: None
@@ -101,12 +102,14 @@ def main(arguments: Optional[List[str]] = None) -> int:
 def check_build(bench: Bench) -> None:
     """Engines of the variant for this GPU, by what `motedge build` does."""
     from motedge.targets.builders.job import BuildOptions, build_engines
+    from motedge.targets.builders.settings import BuildSettings
     from motedge.targets.catalog import load_target
 
     cuda = open_cuda()
     target = load_target(gpu_id(cuda.facts.name))
     cuda.close()
-    options = BuildOptions(variant=bench.variant, builder=bench.engine)
+    settings = BuildSettings(optimization_level=bench.optimization_level)
+    options = BuildOptions(variant=bench.variant, builder=bench.engine, settings=settings)
     report = build_engines(Bundle.open(bench.bundle), target, options, lambda graph, phase, share: None)
     engines = [*report.built, *report.skipped]
     facts = {engine.file: {"bytes": engine.bytes, "seconds": engine.seconds} for engine in engines}
@@ -121,6 +124,7 @@ def _parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument("--reference", type=Path, help="of policy_reference.py (default: made here, on the CPU)")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"), help="folder of the JSON")
     parser.add_argument("--build", action="store_true", help="build the engines first")
+    parser.add_argument("--optimization-level", type=int, help="of the builder: 0 is quickest (default: the library's)")
     parser.add_argument("--ticks", type=int, default=1000, help="without growth (default 1000)")
     parser.add_argument("--only", choices=(CRASH,), help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

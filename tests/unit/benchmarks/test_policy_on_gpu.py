@@ -73,7 +73,7 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
 
 
 def make_bench(program: Any, bundle: Path, ticks: int = 60) -> Any:
-    args = SimpleNamespace(bundle=bundle, engine="onnxruntime-cuda", ticks=ticks)
+    args = SimpleNamespace(bundle=bundle, engine="onnxruntime-cuda", ticks=ticks, optimization_level=None)
     return program.main.Bench(args, VARIANT, program.reference.make_reference(bundle))
 
 
