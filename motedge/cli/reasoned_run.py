@@ -65,7 +65,7 @@ def check_reasoning(args: argparse.Namespace) -> None:
         raise UsageError(
             "--reason and --deadline-ms don't go together here",
             why="the command has no time between its requests in which to think",
-            fix="in Python: with_deadlines(with_reasoning(...)), and think() between ticks",
+            fix="in Python: with_deadlines(with_reasoning(...)), a slice for the reasoner, think() between ticks",
         )
 
 

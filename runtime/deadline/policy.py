@@ -89,8 +89,9 @@ class DeadlinePolicy:
             worker: Runs the ticks; None starts a thread.
 
         Raises:
-            UsageError: a deadline out of range.
+            UsageError: a deadline out of range, or a policy that thinks within its ticks.
         """
+        _require_even_ticks(policy)
         self._policy, self._options = policy, options or DeadlineOptions()
         self._ladder = Ladder.from_settings(policy.settings) if ladder is None else ladder
         self._default_ms = None if deadline_ms is None else checked_deadline_ms(deadline_ms)
@@ -298,6 +299,17 @@ class DeadlinePolicy:
             raise missed_error(tick, choice, now_s, self._options.max_age_s)
         self._counters.held += 1
         return mark_reply(rest, tick, choice, now_s)
+
+
+def _require_even_ticks(policy: ActingPolicy) -> None:
+    """UsageError for a `motedge.runtime.reasoned.policy.ReasonedPolicy` without a slice."""
+    if getattr(policy, "thinks_in_act", False):
+        raise UsageError(
+            "a policy that thinks within its ticks can't keep a deadline",
+            expected="a reasoner that is given a slice, and think() between ticks",
+            why="the time of a reply would be taken for that of the sampler's settings",
+            fix="ReasonOptions(slice_tokens=...) or slice_ms; of a command, --reason-slice or --reason-slice-ms",
+        )
 
 
 def with_deadlines(policy: ActingPolicy, ladder: Optional[Ladder] = None, **options: Any) -> DeadlinePolicy:

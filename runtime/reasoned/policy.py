@@ -28,7 +28,7 @@ _NOT_YET = "no reply to this instruction is written yet"
 
 
 class ReasonedPolicy:
-    """Acts on the last plan while the next one is written. May be called from several threads; calls wait.
+    """Acts on the last plan while the next one is written. May be called from several threads; calls wait, but `think`.
 
     With a slice, `act` never thinks: call `think` between ticks. What it does there is a forward at a time, and K and V
     of the new prompt are made before the tick that first uses it. Without, `act` thinks first where a reply is due.
@@ -61,6 +61,11 @@ class ReasonedPolicy:
         """The one that acts."""
         return self._policy
 
+    @property
+    def thinks_in_act(self) -> bool:
+        """Whether `act` waits for the reply where one is due: its time then says little of the next tick's."""
+        return not self._options.sliced
+
     def act(
         self,
         observation: Observation,
@@ -73,7 +78,7 @@ class ReasonedPolicy:
         with self._lock:
             begin = time.perf_counter()
             self._begin(observation)
-            if self._thinking is not None and not self._options.sliced:
+            if self._thinking is not None and self.thinks_in_act:
                 thinking, self._thinking = self._thinking, None
                 self._conclude(run_through(thinking))
             reason_ms = 1e3 * (time.perf_counter() - begin)
@@ -88,12 +93,15 @@ class ReasonedPolicy:
     def think(self) -> bool:
         """Spends one slice on the reply that is under way, or what is left of it; says whether one still is.
 
-        A step is never cut short: a slice ends with the first one after its time is over.
+        A step is never cut short: a slice ends with the first one after its time is over. While another call runs, such as a
+        tick that outlived its deadline, it does nothing and waits for nothing.
 
         Raises:
             MotedgeError: the generator can't take even the plain instruction.
         """
-        with self._lock:
+        if not self._lock.acquire(blocking=False):
+            return self._thinking is not None
+        try:
             begin, steps = time.perf_counter(), 0
             while self._thinking is not None and not self._spent(steps, begin):
                 steps += 1
@@ -105,6 +113,8 @@ class ReasonedPolicy:
                     self._thinking = None
                     raise
             return self._thinking is not None
+        finally:
+            self._lock.release()
 
     def see(self, observation: Observation) -> tuple[Image, tuple[str, ...]]:
         """See `Policy.see`."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from scripted_reasoner import PROMPT_PIECES, ScriptedReasoner
 
 from motedge.errors import ObservationError, UsageError
 from motedge.runtime.cuda.frames import DeviceFrame
-from motedge.runtime.deadline import with_deadlines
+from motedge.runtime.deadline import DeadlineMissedError, with_deadlines
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.reasoned.options import ReasonOptions
 from motedge.runtime.reasoned.policy import ReasonedPolicy, with_reasoning
@@ -205,6 +207,34 @@ def test_under_a_deadline() -> None:
         chunk = acting.act(observation())
     assert chunk.reasoning.plan == {"plan": STEPS} and chunk.details["deadline"]["met"]
     assert fakes.loop.closed
+
+
+def test_under_a_deadline_without_a_slice_is_refused() -> None:
+    reasoned, _ = make(ScriptedReasoner(ANSWER), every=100)
+    with pytest.raises(UsageError, match="thinks within its ticks") as refused:
+        with_deadlines(reasoned, deadline_ms=2000)
+    assert "slice_tokens" in str(refused.value) and "--reason-slice" in str(refused.value)
+
+
+def test_thinking_does_not_wait_for_a_late_tick() -> None:
+    reasoned, fakes = make(ScriptedReasoner(ANSWER), every=100, slice_tokens=3)
+    entered, go_on, run = threading.Event(), threading.Event(), fakes.loop.run
+
+    def slow(*args: Any, **more: Any) -> Any:
+        entered.set()
+        assert go_on.wait(10)
+        return run(*args, **more)
+
+    with with_deadlines(reasoned, deadline_ms=50) as acting:
+        fakes.loop.run = slow
+        with pytest.raises(DeadlineMissedError):
+            acting.act(observation())
+        assert entered.wait(10)
+        before = time.perf_counter()
+        # One is under way, and none of it is done beside the tick
+        assert reasoned.think()
+        assert time.perf_counter() - before < 5
+        go_on.set()
 
 
 def test_closing_closes_both_and_gives_the_thought_up() -> None:
