@@ -93,8 +93,8 @@ class ReasonedPolicy:
     def think(self) -> bool:
         """Spends one slice on the reply that is under way, or what is left of it; says whether one still is.
 
-        A step is never cut short: a slice ends with the first one after its time is over. While another call runs, such as a
-        tick that outlived its deadline, it does nothing and waits for nothing.
+        A step is never cut short: a slice ends with the first one after its time is over. While another call runs,
+        such as a tick that outlived its deadline, it does nothing and waits for nothing.
 
         Raises:
             MotedgeError: the generator can't take even the plain instruction.
