@@ -105,7 +105,7 @@ def read_plan(answer: str, schema: PlanSchema, fallback: str, *, complete: bool 
         return PlanReading(fallback, None, f"more than {CHARACTERS_MAX} characters{cut}")
     problem = f"no JSON object in the answer{cut}"
     for number, plan in enumerate(_objects(answer)):
-        wrong = schema.problem(plan)
+        wrong = schema.problem(plan) or _unwritable(plan)
         if wrong is None:
             return PlanReading(json.dumps(plan), plan)
         # Of several, the first is the one that was meant
@@ -133,6 +133,17 @@ def _objects(text: str) -> Iterator[Mapping[str, Any]]:
 
 def _refuse(name: str) -> float:
     raise ValueError(f"{name} is no JSON")
+
+
+def _unwritable(plan: Mapping[str, Any]) -> Optional[str]:
+    """Why a plan can't be written as JSON in UTF-8 again, though it was read; None if it can."""
+    try:
+        json.dumps(plan, allow_nan=False, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return "holds half a surrogate pair, which is no character"
+    except (ValueError, RecursionError):
+        return "holds a number that is too large, or too deep a nesting"
+    return None
 
 
 def _is(value: Any, kind: str) -> bool:

@@ -18,6 +18,8 @@ CUT = '{"plan": "a", "steps": [{"plan": "inner"}'
         'Here {is} it:\n```json\n{"plan":"go"}\n```\nDone.',
         '{"other": 1} {"plan": "go"}',
         '{} {"plan": "go", "steps": 3}',
+        '{"plan": "go", "steps": 1e999} {"plan": "go"}',
+        '{"plan": "go", "steps": ["\\ud83e\\udd16", 1e308]}',
     ],
 )
 def test_plans(answer: str) -> None:
@@ -39,6 +41,10 @@ def test_plans(answer: str) -> None:
         ('{"plan": 3}', "'plan' is no string"),
         ('{"plan": "a", "steps": true}', "'steps' is no number or array"),
         ('{"plan": "a", "more": 1}', "unknown field 'more'"),
+        ('{"plan": "a", "steps": 1e999}', "a number that is too large"),
+        ('{"plan": "a", "steps": [{"x": -1e999}]}', "a number that is too large"),
+        ('{"plan": "go \\ud800"}', "half a surrogate pair"),
+        ('{"plan": "a", "steps": [{"\\udfff": 1}]}', "half a surrogate pair"),
         ("{" * (CHARACTERS_MAX + 1), "more than"),
     ],
 )
