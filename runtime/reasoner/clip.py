@@ -71,17 +71,18 @@ def _length(av: Any, file: Path) -> tuple[int, float]:
 
 def _decode(av: Any, file: Path, indexes: Sequence[int]) -> NDArray[np.uint8]:
     """These frames, in the order of showing, uint8 [F, rows, columns, 3]."""
-    wanted, found = set(indexes), []
+    wanted, found, decoded = set(indexes), [], 0
     with av.open(str(file)) as container:
         stream = container.streams.video[0]
         stream.codec_context.options = _STRICT
-        for index, picture in enumerate(container.decode(stream)):
-            if index in wanted:
+        for picture in container.decode(stream):
+            if decoded in wanted:
                 found.append(np.asarray(picture.to_ndarray(format="rgb24"), dtype=np.uint8))
-            if index >= indexes[-1]:
+            decoded += 1
+            if decoded > indexes[-1]:
                 break
     if len(found) != len(wanted):
-        raise ValueError(f"it ends after {index + 1} frames, and frame {indexes[-1]} is wanted")
+        raise ValueError(f"it ends after {decoded} frames, and frame {indexes[-1]} is wanted")
     return np.stack(found)
 
 

@@ -42,6 +42,20 @@ def test_frames_are_those_asked_for(video: Path, sample_hz: float | None) -> Non
     assert np.abs(clip.frames.mean(axis=(1, 2, 3)) - 8 * np.array(clip.indexes)).max() < 8
 
 
+def test_a_header_without_frames(video: Path, tmp_path: Path) -> None:
+    path = tmp_path / "header.mp4"
+    with av.open(str(video)) as source, av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+    written = path.read_bytes()
+    path.write_bytes(written[: written.index(b"mdat") + 4])
+    with pytest.raises(ObservationError, match="ends after 0 frames"):
+        read_clip(path, EDGE)
+
+
 def test_what_can_not_be_read(video: Path, tmp_path: Path) -> None:
     with pytest.raises(ObservationError, match="there is no video"):
         read_clip(tmp_path / "absent.mp4", EDGE)
