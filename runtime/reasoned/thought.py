@@ -100,6 +100,8 @@ def think_about(
     except MotedgeError as error:
         # The robot goes on without a plan; the reply says why
         failure = _in_a_line("the reasoner failed", error)
+    # The reply ended with a forward, and what follows is one too
+    yield
     begin = time.perf_counter()
     result = _conclude(instruction, finished, failure, options.mode, writer)
     timings["prepare_ms"] = _since_ms(begin)

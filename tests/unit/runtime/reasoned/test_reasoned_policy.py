@@ -20,6 +20,7 @@ from motedge.runtime.deadline import DeadlineMissedError, with_deadlines
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.reasoned.options import ReasonOptions
 from motedge.runtime.reasoned.policy import ReasonedPolicy, with_reasoning
+from motedge.runtime.reasoner.events import Finished
 from motedge.runtime.reasoner.sampling import UPSAMPLER
 
 LONGER = dataclasses.replace(CONTRACT, profile={"U": (2, 16, 200)})
@@ -98,8 +99,8 @@ def test_slices_by_tokens_change_over_between_ticks() -> None:
     """Each tick acts at once; the plan that is written meanwhile is prepared before the tick that first uses it."""
     reasoner = ScriptedReasoner(ANSWER)
     acting, fakes = make(reasoner, every=100, slice_tokens=3)
-    # The question, the pieces of the prompt, the words; the last step reads the answer and prepares it
-    steps, ages = 1 + PROMPT_PIECES + WORDS + 1, []
+    # The question, the pieces of the prompt, the words, their end; the last step reads the answer and prepares it
+    steps, ages = 1 + PROMPT_PIECES + WORDS + 2, []
     for tick in range(8):
         before = len(fakes.loop.prepared)
         chunk = acting.act(observation())
@@ -119,8 +120,29 @@ def test_slices_by_time_do_at_least_one_step() -> None:
     slices = 1
     while acting.think():
         slices += 1
-    assert slices == 1 + PROMPT_PIECES + WORDS + 1
+    assert slices == 1 + PROMPT_PIECES + WORDS + 2
     assert not acting.act(observation()).reasoning.fell_back
+
+
+def test_a_step_is_one_forward() -> None:
+    """The token that ends a reply and the prompt that follows from it are two."""
+    ends: list[Any] = []
+
+    class Ending(ScriptedReasoner):
+        def steps(self, *args: Any, **more: Any) -> Any:
+            for event in super().steps(*args, **more):
+                if isinstance(event, Finished):
+                    ends.append(event)
+                yield event
+
+    acting, fakes = make(Ending(ANSWER), every=100, slice_tokens=1)
+    acting.act(observation())
+    going = True
+    while going:
+        before = len(ends) + len(fakes.loop.prepared)
+        going = acting.think()
+        assert len(ends) + len(fakes.loop.prepared) <= before + 1
+    assert len(ends) == len(fakes.loop.prepared) == 1
 
 
 def test_another_instruction_drops_the_thought_and_the_plan() -> None:
