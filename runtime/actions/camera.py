@@ -98,17 +98,19 @@ class Camera:
 def pitch_from_motion(trajectory: ArrayLike) -> float:
     """How far the camera is turned down against its way, in rad, by the median over a trajectory [T + 1, 4, 4].
 
-    A camera that looks down a road while it moves along it moves upwards in its own picture. 0 where it stands still.
+    A camera that looks down a road while it moves along it moves upwards in its own picture, and downwards where the
+    vehicle reverses. 0 where it stands still.
 
     Raises:
         ContractError: no poses, or fewer than two.
     """
     poses = check_trajectory(trajectory)
     step = np.einsum("tji,tj->ti", poses[:-1, :3, :3], np.diff(poses[:, :3, 3], axis=0))
-    moving = np.linalg.norm(step, axis=-1) > 1e-3
-    if not moving.any():
+    moving = step[np.linalg.norm(step, axis=-1) > 1e-3]
+    if not len(moving):
         return 0.0
-    return float(np.median(np.arctan2(-step[moving, 1], np.linalg.norm(step[moving][:, ::2], axis=-1))))
+    upwards = np.where(moving[:, 2] < 0, moving[:, 1], -moving[:, 1])
+    return float(np.median(np.arctan2(upwards, np.linalg.norm(moving[:, ::2], axis=-1))))
 
 
 def road_strip(

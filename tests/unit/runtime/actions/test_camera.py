@@ -65,6 +65,11 @@ def test_pitch_shows_in_the_motion(pitch: float, turn: float) -> None:
     assert pitch_from_motion(along_road(pitch, turn)) == pytest.approx(pitch, abs=1e-5)
 
 
+def test_reversing_turns_no_camera_up() -> None:
+    way = along_road(0.06, 0.01)[::-1]
+    assert pitch_from_motion(np.linalg.inv(way[0]) @ way) == pytest.approx(0.06, abs=1e-5)
+
+
 def test_who_stands_still_has_no_pitch() -> None:
     assert pitch_from_motion(np.tile(np.eye(4), (3, 1, 1))) == 0
 
