@@ -86,9 +86,21 @@ class Sampler:
         if options.presence_penalty and self._generated:
             scores[np.fromiter(self._generated, np.int64, len(self._generated))] -= np.float32(options.presence_penalty)
         if options.temperature > 0:
-            scores /= np.float32(options.temperature)
+            scores = over_temperature(scores, options.temperature)
             scores = keep_top_p(keep_top_k(scores, options.top_k), options.top_p)
         return scores
+
+
+def over_temperature(scores: FloatArray, temperature: float) -> FloatArray:
+    """Scores by a temperature above 0; less the largest, which changes no probability, where they would leave fp32."""
+    limits = np.finfo(np.float32)
+    # Below the least normal number, where 0 / 0 is near, nothing but the largest has a chance either
+    divisor = min(max(temperature, float(limits.tiny)), float(limits.max))
+    if 2 * float(np.abs(scores).max()) > float(limits.max) * divisor:
+        scores = scores - scores.max()
+    with np.errstate(over="ignore"):
+        divided: FloatArray = scores / np.float32(divisor)
+    return divided
 
 
 def keep_top_k(scores: FloatArray, count: int) -> FloatArray:

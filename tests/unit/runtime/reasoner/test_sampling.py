@@ -74,6 +74,24 @@ def test_drawing_repeats_and_follows_the_distribution() -> None:
     assert Sampler(SamplingOptions(temperature=1.0, seed=8), np.array([0])).next(logits) in range(4)
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-40, 1e-37])
+@pytest.mark.parametrize("more", [{}, {"top_k": 3}, {"top_p": 0.9}], ids=str)
+@pytest.mark.filterwarnings("error")
+def test_a_tiny_temperature_takes_the_largest(temperature: float, more: dict[str, float]) -> None:
+    logits = np.array([-30, 12, 25, 24.5], np.float32)
+    for sign in (1, -1):
+        sampler = Sampler(SamplingOptions(temperature, **more), np.array([0]))
+        scores = sampler.scores(sign * logits)
+        assert not np.isnan(scores).any() and scores.max() < np.inf
+        assert sampler.next(sign * logits) == int(np.argmax(sign * logits))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_huge_temperature_makes_all_alike() -> None:
+    sampler = Sampler(SamplingOptions(1e300), np.array([0]))
+    assert np.abs(sampler.scores(np.array([-30, 12, 25], np.float32))).max() < 1e-30
+
+
 def test_the_logits_are_left_alone() -> None:
     logits = _logits(1)
     before = logits.copy()
