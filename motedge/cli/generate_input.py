@@ -115,7 +115,7 @@ def _from_parquet(path: Path) -> Any:
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise MissingPackageError("pyarrow", extra="quant", purpose="to read parquet files") from error
+        raise MissingPackageError("pyarrow", extra="parquet", purpose="to read parquet files") from error
     table = parquet.read_table(path)
     names = [name for name in table.column_names if name != "time_s"]
     return np.stack([table[name].to_numpy() for name in names], axis=1)

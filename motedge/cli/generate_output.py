@@ -140,5 +140,5 @@ def _parquet() -> Any:
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise MissingPackageError("pyarrow", extra="quant", purpose="to write parquet files") from error
+        raise MissingPackageError("pyarrow", extra="parquet", purpose="to write parquet files") from error
     return parquet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from motedge.cli.generate_input import parse_numbers, parse_size, read_actions, read_text
 from motedge.cli.generate_output import check_outputs
 from motedge.cli.main import main
-from motedge.errors import DataError, UsageError
+from motedge.errors import DataError, MissingPackageError, UsageError
 
 
 def test_arguments(tmp_path: Path) -> None:
@@ -66,6 +67,16 @@ def test_files_that_a_mode_has_nothing_for(mode: str, name: str, words: str) -> 
 def test_files_that_a_mode_has_something_for() -> None:
     check_outputs("text2image", [Path("a.png"), Path("a.JPG"), Path("a.json")])
     check_outputs("policy", [Path("a.mp4"), Path("a.json")])
+
+
+def test_parquet_comes_with_an_extra_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`quant`, which has pyarrow too, brings nothing on Python 3.9."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "a.parquet").touch()
+    with pytest.raises(MissingPackageError, match=r"motedge\[parquet\]"):
+        read_actions(tmp_path / "a.parquet")
+    with pytest.raises(MissingPackageError, match=r"motedge\[parquet\]"):
+        check_outputs("policy", [tmp_path / "b.parquet"])
 
 
 def test_the_command_refuses_early(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

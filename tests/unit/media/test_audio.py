@@ -10,6 +10,7 @@ import pytest
 
 from motedge.errors import UsageError
 from motedge.media.audio import add_sound, write_wav
+from motedge.media.video import read_video, write_video
 
 RATE = 48000
 
@@ -77,6 +78,14 @@ def test_aac_beside_the_picture(tmp_path: Path, onto_itself: bool) -> None:
     middle = read[:, RATE // 2 : RATE + RATE // 2]
     assert np.abs(np.fft.rfft(middle)).argmax(axis=1).tolist() == [440, 880]
     np.testing.assert_allclose(np.sqrt((middle**2).mean(axis=1)), np.sqrt(0.125), atol=0.01)
+
+
+def test_the_picture_beside_the_sound_can_be_decoded(tmp_path: Path) -> None:
+    """H.264 needs its header, which PyAV 14 loses."""
+    pytest.importorskip("av")
+    write_video(tmp_path / "a.mp4", [np.zeros((9, 32, 48, 3), np.uint8)], 12.0)
+    add_sound(tmp_path / "a.mp4", tmp_path / "a.mp4", _tone(0.5), RATE)
+    assert len(read_video(tmp_path / "a.mp4", 99).frames) == 9
 
 
 @pytest.mark.parametrize(
