@@ -37,7 +37,8 @@ class OnnxRuntimeEngine:
         """
         module = library()
         self._errors = library_errors(module)
-        self.contract, self._dtype = contract, dtype
+        # `model`: where it came from, by which others tell the variant
+        self.contract, self.model, self._dtype = contract, model, dtype
         settings = session_options(module, options.threads)
         settings.enable_mem_pattern = True
         try:

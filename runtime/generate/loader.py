@@ -53,7 +53,8 @@ def load_generator(
 
     Raises:
         BundleError: a file is missing, changed or damaged.
-        UsageError: an unknown backend, variant or recipe, or a backend that keeps its tensors on a GPU.
+        UsageError: an unknown backend, variant or recipe, or a backend that keeps its tensors on a GPU; a reasoner in
+            another variant or recipe than asked for here.
         HostError: a library is missing or too old.
     """
     _require_host(engine)

@@ -19,6 +19,7 @@ from motedge.runtime.policy.gpu_options import GpuOptions
 from motedge.runtime.policy.policy import Policy, require_served
 from motedge.runtime.policy.seeds import RequestSeeds
 from motedge.runtime.policy.shape import PolicyShape
+from motedge.runtime.policy.shared_prompts import check_shared, prompts_read_by
 from motedge.runtime.policy.tick import HostTick, PolicyTick
 from motedge.runtime.reasoner.shared_prefill import UndAsPrefill
 from motedge.runtime.request import SamplerSettings
@@ -67,7 +68,7 @@ def load_policy(
 
     Raises:
         BundleError: a file is missing, changed or damaged.
-        UsageError: an unknown setting, backend, variant or recipe, or a value out of range.
+        UsageError: an unknown setting, backend, variant or recipe, or a value out of range; a reasoner in another variant.
         ObservationError: an embodiment that is unknown or that motedge can't serve.
         HostError: a library is missing or too old.
     """
@@ -92,6 +93,7 @@ def load_policy(
         settings=sampler,
         prompt_format=str(defaults.get("prompt_format", "json")),
         seeds=seeds,
+        notes={} if reasoner is None else {"prompts_read_by": prompts_read_by(bundle, reasoner.und_engine)},
     )
 
 
@@ -133,13 +135,14 @@ def graph_opener(
     """Opens graphs by name; und_prefill is the reasoner's tower, if there is one.
 
     Raises:
-        UsageError: the reasoner is another bundle's.
+        UsageError: the reasoner is another bundle's, or in another variant or recipe than asked for.
     """
     if reasoner is None:
         return lambda graph: open_engine(bundle, graph, **choice)
     if reasoner.root.resolve() != bundle.root.resolve():
         expected, got = str(bundle.root), str(reasoner.root)
         raise UsageError("reasoner and generator are of different bundles", expected=expected, got=got)
+    check_shared(bundle, reasoner.und_engine, choice)
     shared = UndAsPrefill(reasoner.und_engine, bundle.contract("und_prefill"))
     return lambda graph: shared if graph == "und_prefill" else open_engine(bundle, graph, **choice)
 

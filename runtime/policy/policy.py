@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any, Optional, Protocol
 
 import numpy as np
@@ -48,12 +49,13 @@ class Policy:
         settings: SamplerSettings,
         prompt_format: str,
         seeds: RequestSeeds,
+        notes: Optional[Mapping[str, Any]] = None,
     ) -> None:
-        """Takes over what `load_policy` opened; `tick` is closed with the policy."""
+        """Takes over what `load_policy` opened; `tick` is closed with the policy; `notes` join a chunk's details."""
         require_served(embodiment)
         self.shape, self.embodiment, self.settings = shape, embodiment, settings
         self._tick, self._tokenizer, self._contract, self._seeds = tick, tokenizer, gen_contract, seeds
-        self._prompt_format = prompt_format
+        self._prompt_format, self._notes = prompt_format, dict(notes or {})
         self._clip = Clip(shape.frames, shape.fps, shape.canvas)
         self._tokens: dict[str, IntArray] = {}
         self._lock = threading.Lock()
@@ -199,6 +201,7 @@ class Policy:
                 "guidance_interval": list(settings.guidance_interval) if settings.guidance_interval else None,
                 "step_cache": None if settings.step_cache is None else str(settings.step_cache),
                 **details,
+                **self._notes,
                 **result.counters.to_dict(),
             },
             source=observation.source,

@@ -75,7 +75,9 @@ def test_actions_and_words_stay(bundle: Path, tmp_path: Path) -> None:
     with motedge.load_reasoner(bundle) as reasoner:
         said = list(reasoner.ask(CUP, options=greedy))[-1]
         with motedge.load_policy(bundle, reasoner=reasoner) as policy:
-            np.testing.assert_allclose(policy.act(seen, seed=1).actions, expected, rtol=0, atol=TOLERANCE)
+            chunk = policy.act(seen, seed=1)
+            np.testing.assert_allclose(chunk.actions, expected, rtol=0, atol=TOLERANCE)
+            assert chunk.details["prompts_read_by"] == "und primitive-fp32"
             # A tick, whose prompt is read then, in the middle of a reply
             reply = reasoner.ask(CUP, options=greedy)
             next(reply)
