@@ -16,13 +16,14 @@ import torch
 from tiny import MINI
 
 import motedge
-from motedge.bundle import Bundle
+from motedge.bundle import Bundle, Contract
 from motedge.checkpoint.reader import Checkpoint
 from motedge.cli.main import main
 from motedge.errors import BundleError, ContractError, ObservationError, UsageError
 from motedge.export.job import ExportOptions, export_bundle
 from motedge.export.variants import parse_variants
 from motedge.runtime.backends import open_engine
+from motedge.runtime.engine import Engine
 from motedge.runtime.policy.observation_folder import read_image
 from motedge.runtime.reasoner.bundle_reasoner import BundleReasoner, question
 from motedge.runtime.reasoner.clip import Clip, read_clip
@@ -289,6 +290,39 @@ def test_the_command(scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture
     done = list(scene.reasoner.ask("What is this?", [_image()], options=SamplingOptions(max_new_tokens=12)))[-1]
     assert tuple(reply["token_ids"]) == done.token_ids
     assert reply["visual_tokens"] > 0 and reply["timings_ms"]["prefill_ms"] > 0
+
+
+class _Narrow:
+    """An engine of und that takes few new tokens at once."""
+
+    def __init__(self, engine: Engine, most: int) -> None:
+        self._engine, self.dtype, self.context = engine, engine.dtype, engine.context
+        profile = {**engine.contract.profile, "S": (1, most, most)}
+        self.contract = dataclasses.replace(engine.contract, profile=profile)
+
+    def close(self) -> None:
+        raise AssertionError("und is its owner's")
+
+
+def test_prompts_longer_than_und_takes_are_read_in_pieces(scene: Scene) -> None:
+    random, whole = np.random.RandomState(6), UndAsPrefill(*_shared(scene, 2048)).context({"S": 17})
+    pieces = [UndAsPrefill(*_shared(scene, most)).context({"S": 17}) for most in (8, 16)]
+    for _ in range(2):
+        for spec in Bundle.open(scene.bundle).contract("und_prefill").inputs:
+            shape = spec.shape({**scene.reasoner.und_engine.contract.sizes, "S": 17})
+            value = random.standard_normal(shape).astype(np.float32)
+            for context in (whole, *pieces):
+                context.set_input(spec.name, value)
+        whole.run()
+        for context in pieces:
+            context.run()
+            np.testing.assert_allclose(context.output("und_kv"), whole.output("und_kv"), rtol=0, atol=TOLERANCE)
+    with pytest.raises(ContractError, match="can't take this cos"):
+        pieces[0].set_input("cos", np.zeros((18, 1), np.float32))
+
+
+def _shared(scene: Scene, most: int) -> tuple[Engine, Contract]:
+    return _Narrow(scene.reasoner.und_engine, most), Bundle.open(scene.bundle).contract("und_prefill")
 
 
 def test_the_tower_reads_the_policys_prompts(scene: Scene) -> None:
