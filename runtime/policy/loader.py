@@ -68,7 +68,7 @@ def load_policy(
 
     Raises:
         BundleError: a file is missing, changed or damaged.
-        UsageError: an unknown setting, backend, variant or recipe, or a value out of range; a reasoner in another variant.
+        UsageError: an unknown setting, backend, variant or recipe, a value out of range, a reasoner in another variant.
         ObservationError: an embodiment that is unknown or that motedge can't serve.
         HostError: a library is missing or too old.
     """
