@@ -38,15 +38,18 @@ class VideoDecoder:
             fp32 [3, F, Y, X] in [-1, 1], F = 4 T - 3.
 
         Raises:
-            ContractError: another shape, or a T that none of the engines takes.
+            ContractError: another shape, or a T above what the engines take.
             NonFiniteError: the decoder returned NaN or infinity.
         """
         frames = _latent_frames(latent)
         if self._whole is not None and (self._chunks is None or self._takes(frames)):
-            context = self._whole.context({"T": frames, "F": pixel_frames(frames)})
-            context.set_input("latent", np.ascontiguousarray(latent))
+            # The decoder looks back only: what is appended to a video too short for the graph changes none of its frames
+            least = max(frames, self._whole.contract.profile["T"][0])
+            padded = np.concatenate([latent, np.repeat(latent[:, -1:], least - frames, axis=1)], axis=1)
+            context = self._whole.context({"T": least, "F": pixel_frames(least)})
+            context.set_input("latent", np.ascontiguousarray(padded))
             context.run()
-            result: FloatArray = context.output("frames").copy()
+            result: FloatArray = context.output("frames")[:, : pixel_frames(frames)].copy()
             check_finite(result, "graph 'vae_decoder' returned NaN or infinity")
             return result
         return np.concatenate([chunk.copy() for chunk in self.stream(latent)], axis=1)
