@@ -43,7 +43,7 @@ class VideoDecoder:
         """
         frames = _latent_frames(latent)
         if self._whole is not None and (self._chunks is None or self._takes(frames)):
-            # The decoder looks back only: what is appended to a video too short for the graph changes none of its frames
+            # The decoder looks back only: what is appended to a video too short for the graph changes no frame of it
             least = max(frames, self._whole.contract.profile["T"][0])
             padded = np.concatenate([latent, np.repeat(latent[:, -1:], least - frames, axis=1)], axis=1)
             context = self._whole.context({"T": least, "F": pixel_frames(least)})
