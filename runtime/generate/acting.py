@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from motedge.errors import BundleError, ObservationError, UsageError
 from motedge.runtime.actions.normalise import ActionNormaliser
@@ -14,6 +15,7 @@ from motedge.runtime.actions.rows import ActionRows, arrange_rows
 from motedge.runtime.engine import FloatArray
 from motedge.runtime.generate.request import GenerateRequest
 from motedge.runtime.generate.shape import GenerateShape
+from motedge.runtime.policy.droid import RAW_DIM, flip_gripper
 from motedge.runtime.policy.embodiments import Embodiment, find_embodiment
 from motedge.runtime.tables import Tables
 
@@ -30,6 +32,8 @@ class Acting:
     normaliser: ActionNormaliser
     # Whether the normaliser leads to raw actions: there are statistics, or the model's are raw
     raw: bool
+    # Whether the model counts the gripper from the other end than the robot: the released DROID policies
+    flips_gripper: bool = False
 
     @classmethod
     def of(cls, request: GenerateRequest, variant: str) -> Acting:
@@ -52,12 +56,13 @@ class Acting:
                 fix="give raw_dim",
             )
         method = robot.normaliser if policy else robot.base_normaliser or robot.normaliser
+        flips = policy and robot.protocol == "droid" and raw_dim == RAW_DIM
         if request.stats is not None:
             stats = request.stats.first(raw_dim)
-            return cls(robot, raw_dim, ActionNormaliser(method or "quantile", stats), True)
+            return cls(robot, raw_dim, ActionNormaliser(method or "quantile", stats), True, flips)
         if method != "none":
             _log.warning("actions of %s are in the model's normalised space: no statistics were given", robot.name)
-        return cls(robot, raw_dim, ActionNormaliser("none"), method == "none")
+        return cls(robot, raw_dim, ActionNormaliser("none"), method == "none", flips)
 
     def arrange(self, request: GenerateRequest, frames: int, fps: float, shape: GenerateShape) -> ActionRows:
         """The rows of a request of that many frames.
@@ -68,11 +73,13 @@ class Acting:
         """
         given = request.actions
         if given is not None:
-            # Another width is refused by arrange_rows, which names it
-            given = np.asarray(given, np.float64)
-            given = self.normaliser.normalise(given) if given.shape[-1:] == (self.raw_dim,) else given
-            given = _first(given, frames - 1)
+            given = _first(self._model_actions(given), frames - 1)
         state = request.state
+        if state is None and request.mode == "policy" and self.robot.state_row:
+            _log.warning(
+                "no state is given: models are trained on %s with the robot's state in row 0, and act worse without it",
+                self.robot.name,
+            )
         # A state row makes what diffusers calls policy the framework's "wam"; without one both have the same rows
         rows = arrange_rows(
             "wam" if request.mode == "policy" else request.mode,
@@ -81,14 +88,15 @@ class Acting:
             width=shape.width,
             fps_action=fps,
             actions=given,
-            state=None if state is None else self.normaliser.normalise(np.asarray(state, np.float64)),
+            state=None if state is None else self._model_actions(state),
         )
         shape.require_rows(len(rows.action_clean))
         return rows
 
     def restore(self, actions: FloatArray) -> FloatArray:
         """Raw actions of the model's, where that can be."""
-        return self.normaliser.restore(actions)
+        restored = self.normaliser.restore(actions)
+        return flip_gripper(restored) if self.flips_gripper else restored
 
     def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names and units of the channels; empty where they are not known."""
@@ -114,6 +122,14 @@ class Acting:
             why="releases of Cosmos3-Edge before 2026-07-16 came without action weights",
             fix="take a newer checkpoint, or another embodiment",
         )
+
+    def _model_actions(self, actions: ArrayLike) -> FloatArray:
+        """The model's of raw actions or states [..., raw_dim]; another width is for arrange_rows to name."""
+        raw = np.asarray(actions, np.float64)
+        if raw.shape[-1:] != (self.raw_dim,):
+            return raw.astype(np.float32)
+        made = self.normaliser.normalise(raw)
+        return flip_gripper(made) if self.flips_gripper else made
 
 
 def _width(request: GenerateRequest) -> Optional[int]:

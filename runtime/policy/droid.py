@@ -42,9 +42,14 @@ def unpack_actions(rows: FloatArray) -> FloatArray:
 
     The gripper stays a fraction; the client closes it above 0.5.
     """
-    actions = rows[1:, :RAW_DIM].astype(np.float32)
-    actions[:, JOINTS] = np.float32(1) - actions[:, JOINTS]
-    return actions
+    return flip_gripper(rows[1:, :RAW_DIM].astype(np.float32))
+
+
+def flip_gripper(actions: FloatArray) -> FloatArray:
+    """A copy of actions or states fp32 [..., 8] with the gripper counted from the other end: to the model, and back."""
+    flipped = actions.copy()
+    flipped[..., JOINTS] = np.float32(1) - flipped[..., JOINTS]
+    return flipped
 
 
 def pack_committed(packed: FloatArray, actions: FloatArray) -> None:
@@ -60,5 +65,4 @@ def pack_committed(packed: FloatArray, actions: FloatArray) -> None:
             expected=f"finite numbers, at most {free} rows of {RAW_DIM}: one row at least is to be generated",
             got=f"shape {list(actions.shape)}",
         )
-    packed[1 : 1 + len(actions), :RAW_DIM] = actions
-    packed[1 : 1 + len(actions), JOINTS] = np.float32(1) - actions[:, JOINTS]
+    packed[1 : 1 + len(actions), :RAW_DIM] = flip_gripper(actions)
