@@ -13,6 +13,7 @@ import numpy as np
 
 from motedge.bundle import Bundle, Contract
 from motedge.errors import InternalError
+from motedge.quant.datasets.prompted import PromptedObservation
 from motedge.runtime.denoise import DenoiseLoop
 from motedge.runtime.engine import Array, Context, Engine, FloatArray, IntArray
 from motedge.runtime.policy.embodiments import find_embodiment
@@ -54,8 +55,13 @@ class RequestReader:
         )
 
     def read(self, observation: Observation, seed: int) -> GenInputs:
-        """The request of one observation; ObservationError where the policy would refuse it."""
-        self._policy.act(observation, seed=seed)
+        """The request of one observation, with its own prompt if it has one.
+
+        Raises:
+            ObservationError: the policy would refuse it.
+        """
+        prompt = observation.prompt if isinstance(observation, PromptedObservation) else None
+        self._policy.act(observation, seed=seed, prompt=prompt)
         if self._loop.heard is None:
             raise InternalError("the policy did not call its loop")
         return self._loop.heard

@@ -15,9 +15,11 @@ from typing import Optional
 from motedge.errors import DataError
 from motedge.files import PARTIAL_SUFFIX, sha256_file
 from motedge.quant.datasets.dataset import Moment, fingerprint_files
+from motedge.quant.datasets.prompted import PromptedObservation
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.observation_folder import FILE, read_observation
 from motedge.runtime.policy.request_record import FILE as REQUEST
+from motedge.runtime.policy.request_record import recorded_prompt
 
 _log = logging.getLogger(__name__)
 
@@ -59,10 +61,16 @@ class RecordedRequests:
         return list(self._distinct)
 
     def observation(self, moment: Moment) -> Observation:
-        """One request's observation."""
+        """One request's observation; a `PromptedObservation` where the reasoner wrote the prompt.
+
+        Another instruction than the recorded one goes without: the prompt was made of the latter.
+        """
         if moment not in self._folders:
             raise DataError(f"{self.name} has no request {moment.index} in session {moment.group!r}")
-        return read_observation(self._folders[moment], instruction=self._instruction)
+        folder = self._folders[moment]
+        seen = read_observation(folder, instruction=self._instruction)
+        prompt = recorded_prompt(folder) if self._instruction is None else None
+        return seen if prompt is None else PromptedObservation.of(seen, prompt)
 
     def fingerprint(self) -> str:
         """See motedge.quant.datasets.dataset.Dataset."""
@@ -84,7 +92,7 @@ class RecordedRequests:
 
 
 def _content(folder: Path) -> str:
-    """Hex sha256 of what was observed: everything but the seed and the time of day."""
+    """Hex sha256 of what was observed: everything but what was made of it, and the time of day."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name != REQUEST:

@@ -14,14 +14,17 @@ import pytest
 pytest.importorskip("PIL")
 
 from motedge.cli.main import main
-from motedge.errors import UsageError
+from motedge.errors import ObservationError, UsageError
 from motedge.runtime.policy import request_record
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.observation_folder import read_observation
-from motedge.runtime.policy.request_record import check_record_folder, record_request
+from motedge.runtime.policy.request_record import check_record_folder, record_request, recorded_prompt
 
 SETTINGS = {"steps": 4, "shift": 5.0, "guidance": 3.0, "guidance_interval": None}
-CHUNK = SimpleNamespace(seed=7, details={**SETTINGS, "und_len": 90})
+CHUNK = SimpleNamespace(seed=7, details={**SETTINGS, "und_len": 90}, reasoning=None)
+REASONED = SimpleNamespace(
+    seed=7, details={**SETTINGS, "step_cache": "every:2"}, reasoning=SimpleNamespace(prompt='{"go": "on"}')
+)
 
 
 def _seen(grey: int = 9) -> Observation:
@@ -37,6 +40,20 @@ def test_a_request_comes_back_exactly(tmp_path: Path) -> None:
     said = json.loads((place / "request.json").read_text())
     assert (said["schema"], said["seed"], said["settings"]) == ("motedge.request/v1", 7, SETTINGS)
     assert datetime.datetime.fromisoformat(said["time"]).tzinfo is not None
+
+
+def test_what_the_reasoner_wrote_and_what_was_left_out(tmp_path: Path) -> None:
+    place = record_request(tmp_path, _seen(), REASONED)
+    said = json.loads((place / "request.json").read_text())
+    assert said["settings"]["step_cache"] == "every:2"
+    assert recorded_prompt(place) == said["prompt"] == '{"go": "on"}'
+    # Without a reasoner, as before there was one, and an observation alone
+    assert recorded_prompt(record_request(tmp_path, _seen(), CHUNK)) is None
+    assert recorded_prompt(tmp_path) is None
+    for damaged, words in (("{", "is not JSON"), ('{"prompt": 3}', "not a recorded request")):
+        (place / "request.json").write_text(damaged)
+        with pytest.raises(ObservationError, match=words):
+            recorded_prompt(place)
 
 
 def test_numbers_go_on_behind_the_last(tmp_path: Path) -> None:

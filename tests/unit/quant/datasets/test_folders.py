@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Optional
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from PIL import Image
 from motedge.errors import DataError
 from motedge.quant.datasets.dataset import Moment
 from motedge.quant.datasets.open import open_dataset
+from motedge.quant.datasets.prompted import PromptedObservation
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.observation_folder import write_observation
+from motedge.runtime.policy.request_record import record_request
 
 JOINTS = ",".join(f"joint_{number}" for number in range(1, 8))
 STATE = "0,-0.5,0,-2,0,2,0.5,0.25"
@@ -161,3 +165,27 @@ def test_sessions_and_single_folders(tmp_path: Path) -> None:
     # A request whose writing was cut off
     (tmp_path / "all" / "monday" / "request-000001").rename(tmp_path / "all" / "monday" / ".x.partial")
     assert len(open_dataset(tmp_path / "all" / "monday").moments()) == 1
+
+
+def test_recorded_requests_keep_the_reasoners_prompt(tmp_path: Path) -> None:
+    for number, prompt in enumerate((None, "Lift the cup. Reach for it.")):
+        place = record_request(tmp_path, _seen(number), _chunk(prompt))
+        assert place.name == f"request-{number:06d}"
+    dataset = open_dataset(tmp_path)
+    plain, prompted = (dataset.observation(moment) for moment in dataset.moments())
+    assert not isinstance(plain, PromptedObservation)
+    assert isinstance(prompted, PromptedObservation) and prompted.prompt == "Lift the cup. Reach for it."
+    np.testing.assert_array_equal(prompted.image, _seen(1).image)
+    assert (prompted.instruction, prompted.gripper_position) == ("go", 0.3)
+    # The prompt was made of the recorded instruction
+    other = open_dataset(tmp_path, instruction="stop").observation(Moment("", 1))
+    assert not isinstance(other, PromptedObservation) and other.instruction == "stop"
+
+
+def _seen(grey: int) -> Observation:
+    return Observation(np.zeros(7), 0.3, "go", image=np.full((540, 640, 3), grey, np.uint8))
+
+
+def _chunk(prompt: Optional[str]) -> Any:
+    details = {"steps": 4, "shift": 5.0, "guidance": 3.0, "guidance_interval": None, "step_cache": None}
+    return SimpleNamespace(seed=1, details=details, reasoning=prompt and SimpleNamespace(prompt=prompt))
