@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +124,14 @@ def test_the_page_lists_every_embodiment() -> None:
     assert not listed
     for kind in KINDS:
         assert f"`{kind}`" in page or f"`{kind}*n`" in page
+
+
+def test_the_pages_blocks_run() -> None:
+    page = (Path(__file__).resolve().parents[4] / "docs/embodiments.md").read_text(encoding="utf-8")
+    programs = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(programs) == 4
+    made = [{} for _ in programs]
+    for program, names in zip(programs, made):
+        exec(program, names)
+    assert made[1]["seen_from_frame_0"].shape == (61, 4, 4) and made[2]["raw"].tolist() == [[0.5] * 10] * 16
+    assert made[3]["actions"].shape == (60, 9)
