@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Union
 
-from motedge.errors import HostError
+from motedge.errors import HostError, UsageError
 from motedge.units import format_bytes
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -26,10 +26,14 @@ def atomic_path(target: PathLike) -> Iterator[Path]:
     """Yields a path beside `target`; renames it over `target` on success, deletes it on any failure.
 
     Raises:
+        UsageError: the target's folder is a file, or lies in one.
         HostError: the disk is full or not writable; nothing is left behind.
     """
     final = Path(target)
-    final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _place_error(error, final) from error
     partial = final.with_name(final.name + PARTIAL_SUFFIX)
     try:
         yield partial
@@ -69,6 +73,33 @@ def disk_error(error: OSError, path: Path) -> Exception:
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return HostError(f"can't write {path}", why=os.strerror(error.errno), fix="choose a folder you may write to")
     return error
+
+
+def require_writable(target: PathLike) -> None:
+    """Raises before any work what `atomic_path` would raise at its end. Makes nothing, folders neither.
+
+    Raises:
+        UsageError: the target is a folder, its name is too long, or its folder is a file.
+        HostError: the folder, or the one that it would be made in, is not writable.
+    """
+    final = Path(target)
+    try:
+        if final.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with contextlib.suppress(FileNotFoundError):
+            final.with_name(final.name + PARTIAL_SUFFIX).stat()
+        if not os.access(nearest_existing(final.parent), os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _place_error(error, final) from error
+
+
+def _place_error(error: OSError, path: Path) -> Exception:
+    """As `disk_error`, and a UsageError for a path at which there can be no file."""
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
+        fix = "choose another file or folder"
+        return UsageError(f"can't write {path}", why=os.strerror(error.errno), fix=fix)
+    return disk_error(error, path)
 
 
 def require_free(folder: PathLike, needed_bytes: int, purpose: str) -> None:

@@ -78,7 +78,7 @@ def _add_given(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--video", metavar="FILE", help="frames to go on from, or whose actions are asked for")
     group.add_argument("--condition-frames", default="0,1", metavar="LIST", help="latent frames of --video to keep")
     group.add_argument(
-        "--keep", default="first", choices=("first", "last"), help="which end of --video is gone on from"
+        "--keep", default="first", choices=("first", "last"), help="which end of --video video2video goes on from"
     )
     group.add_argument("--actions", metavar="FILE", help="rows of actions: .json, .npy or .parquet")
     group.add_argument("--state", metavar="NUMBERS", help="where the robot is, for policy")
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     targets = [Path(name) for name in args.out]
     # Before the long part: an unknown mode, a file that nothing can be written into
     mode_defaults(args.mode, "")
-    check_outputs(args.mode, targets, sound=args.sound)
+    check_outputs(args.mode, targets, sound=args.sound, preview=bool(args.preview))
     if args.preview is not None and args.preview < 1:
         raise UsageError("--preview is wrong", expected="at least 1 step", got=args.preview)
     check_reasoning(args)
@@ -185,9 +185,8 @@ def _request(args: argparse.Namespace, generator: Generator) -> GenerateRequest:
     if args.video is not None:
         most = frames_wanted(args.mode, generator, args.frames, kept)
         cut = args.mode == "inverse_dynamics" and args.frames is None
-        clip = read_clip(Path(args.video), most, last=args.keep == "last", whole=cut)
-        _compare_rates(args, clip.fps)
-    return GenerateRequest(
+        clip = read_clip(Path(args.video), most, last=args.mode == "video2video" and args.keep == "last", whole=cut)
+    request = GenerateRequest(
         mode=args.mode,
         prompt=read_text(args.prompt, "--prompt"),
         negative=read_text(args.negative, "--negative"),
@@ -209,11 +208,14 @@ def _request(args: argparse.Namespace, generator: Generator) -> GenerateRequest:
         seed=args.seed,
         sampler={name: getattr(args, name) for name in names if getattr(args, name) is not None},
     )
+    if clip is not None:
+        _compare_rates(args, clip.fps)
+    return request
 
 
 def _whole_numbers(argument: str) -> tuple[int, ...]:
     words = argument.replace(",", " ").split()
-    if not words or not all(word.isdigit() for word in words):
+    if not words or not all(word.isdecimal() for word in words):
         raise UsageError("--condition-frames is no list", expected="numbers from 0, such as 0,1", got=argument)
     return tuple(int(word) for word in words)
 
@@ -224,7 +226,8 @@ def _compare_rates(args: argparse.Namespace, fps: Optional[float]) -> None:
     from motedge.runtime.policy.embodiments import find_embodiment
 
     robot = None if args.embodiment is None else find_embodiment(args.embodiment)
-    taken = args.fps or (robot.rate_hz if robot is not None else None) or mode_defaults(args.mode, "").fps
+    taken = (robot.rate_hz if robot is not None else None) or mode_defaults(args.mode, "").fps
+    taken = taken if args.fps is None else args.fps
     if fps is not None and abs(fps / taken - 1) > _RATE_TOLERANCE:
         LOG.warning("%s runs at %g frames a second, and is taken to run at %g: see --fps", args.video, fps, taken)
 

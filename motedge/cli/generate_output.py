@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from motedge.errors import MissingPackageError, UsageError
-from motedge.files import atomic_path, write_json
+from motedge.files import atomic_path, require_writable, write_json
 from motedge.media.audio import add_sound, write_wav
 from motedge.media.image import FORMATS, write_image
+from motedge.media.packages import require_av, require_pillow
 from motedge.media.video import write_video
 
 if TYPE_CHECKING:
@@ -22,13 +23,19 @@ VIDEO, SOUND, DOCUMENT, TABLE = (".mp4",), (".wav",), (".json",), (".parquet",)
 _GENERATES_ACTIONS = ("inverse_dynamics", "policy")
 
 
-def check_outputs(mode: str, targets: Sequence[Path], *, sound: bool = False) -> None:
-    """Refuses files that the mode has nothing for, before the long part; `sound`: whether it was asked for.
+def check_outputs(mode: str, targets: Sequence[Path], *, sound: bool = False, preview: bool = False) -> None:
+    """Refuses files that the mode has nothing for, or that can't be written, before the long part.
+
+    `sound`, `preview`: whether they were asked for.
 
     Raises:
-        UsageError: an unknown extension, a picture of a video, a video of a picture, actions where there are none.
+        UsageError: an unknown extension, a picture of a video, a video of a picture, actions where there are none, a
+            folder where a file is to be.
+        HostError: the folder is not writable.
         MissingPackageError: what writes them is not installed.
     """
+    if preview:
+        require_pillow("to write previews")
     for target in targets:
         suffix = target.suffix.lower()
         if suffix not in (*VIDEO, *FORMATS, *SOUND, *DOCUMENT, *TABLE):
@@ -46,8 +53,17 @@ def check_outputs(mode: str, targets: Sequence[Path], *, sound: bool = False) ->
         if problem is not None:
             made = "actions alone" if mode == "inverse_dynamics" else problem[0]
             raise UsageError(f"mode {mode!r} makes {made}", expected=problem[1], got=target.name)
-        if suffix in TABLE:
-            _parquet()
+        _require_writer(suffix)
+        require_writable(target)
+
+
+def _require_writer(suffix: str) -> None:
+    if suffix in VIDEO:
+        require_av("to write videos")
+    elif suffix in FORMATS:
+        require_pillow("to write pictures")
+    elif suffix in TABLE:
+        _parquet()
 
 
 def needs_pictures(targets: Sequence[Path]) -> bool:
@@ -82,16 +98,11 @@ def write_outputs(
 
 
 def _write_video(generator: Generator, made: Generated, target: Path) -> None:
-    """The pictures, and the sound where there is one: first the pictures alone beside it."""
-    if made.sound is None:
-        write_video(target, generator.frames(made.latents), made.fps)
-        return
-    silent = target.with_name(f"{target.stem}.silent.mp4")
-    try:
-        write_video(silent, generator.frames(made.latents), made.fps)
-        add_sound(silent, target, *generator.waveform(made.sound))
-    finally:
-        silent.unlink(missing_ok=True)
+    """The pictures, and the sound where there is one."""
+    with atomic_path(target) as partial:
+        write_video(partial, generator.frames(made.latents), made.fps)
+        if made.sound is not None:
+            add_sound(partial, partial, *generator.waveform(made.sound))
 
 
 def to_document(request: GenerateRequest, made: Generated) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from motedge.errors import MissingPackageError, UsageError
+from motedge.errors import UsageError
 from motedge.files import PathLike, atomic_path
+from motedge.media.packages import require_av
 
 # 16 bits, symmetric: -1 is -32767
 _FULL_SCALE = 32767
@@ -53,7 +54,7 @@ def add_sound(video: PathLike, target: PathLike, waveform: NDArray[np.float32], 
         MissingPackageError: PyAV is not installed.
         HostError: the disk is full or not writable.
     """
-    av, samples = _av(), _checked(waveform, sample_rate_hz)
+    av, samples = require_av("to write mp4 files"), _checked(waveform, sample_rate_hz)
     if samples.shape[0] not in _LAYOUTS:
         raise UsageError("an mp4 gets one or two channels of sound", got=f"{samples.shape[0]} channels")
     try:
@@ -103,11 +104,3 @@ def _checked(waveform: NDArray[np.float32], sample_rate_hz: int) -> NDArray[np.f
     if sample_rate_hz < 1:
         raise UsageError("the sample rate is wrong", expected="at least 1 Hz", got=sample_rate_hz)
     return np.clip(waveform, -1.0, 1.0).astype(np.float32)
-
-
-def _av() -> Any:
-    try:
-        import av
-    except ModuleNotFoundError as error:
-        raise MissingPackageError("av", extra="video", purpose="to write mp4 files") from error
-    return av

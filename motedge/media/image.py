@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from motedge.errors import MissingPackageError, UsageError
+from motedge.errors import UsageError
 from motedge.files import PathLike, atomic_path
+from motedge.media.packages import require_pillow
 
 # Extension -> Pillow's name of the format
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -29,14 +29,6 @@ def write_image(target: PathLike, image: NDArray[np.uint8]) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         got = f"{image.dtype} {image.shape}"
         raise UsageError("this is no picture", expected="uint8 [rows, columns, 3]", got=got)
-    picture = _pillow().fromarray(np.ascontiguousarray(image))
+    picture = require_pillow("to write pictures").fromarray(np.ascontiguousarray(image))
     with atomic_path(target) as partial:
         picture.save(partial, format=kind)
-
-
-def _pillow() -> Any:
-    try:
-        from PIL import Image as pillow
-    except ImportError as error:
-        raise MissingPackageError("pillow", extra="images", purpose="to write pictures") from error
-    return pillow

@@ -7,6 +7,7 @@ decides otherwise. To compare results, compare frames or latents before they are
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,14 +17,17 @@ from typing import Any, Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from motedge.errors import DataError, HostError, MissingPackageError, UsageError
+from motedge.errors import DataError, HostError, UsageError
 from motedge.files import PathLike, atomic_path
+from motedge.media.packages import require_av
 
 Frame = NDArray[np.uint8]
 # The first that this build of FFmpeg has; the second plays in fewer places
 _ENCODERS = ("libx264", "libopenh264", "mpeg4")
 # x264's scale, 0 is lossless and 23 its default: nearly nothing is lost to the eye
 _QUALITY = "17"
+# MPEG-4 counts time in 16 bits
+_MOST_FRAMES_A_SECOND = 65535
 _log = logging.getLogger(__name__)
 
 
@@ -45,7 +49,7 @@ def read_video(path: PathLike, most: int, last: bool = False) -> Video:
         UsageError: `most` is below 1.
         MissingPackageError: PyAV is not installed.
     """
-    av = _av("read")
+    av = require_av("to read videos")
     if most < 1:
         raise UsageError("no frames are asked for", expected="at least 1", got=most)
     if not Path(path).is_file():
@@ -85,11 +89,11 @@ def write_video(target: PathLike, chunks: Iterable[NDArray[np.uint8]], fps: floa
         fps: frames a second.
 
     Raises:
-        UsageError: no frames, another type, or an odd size.
+        UsageError: no frames, another type, an odd size, or a rate that the file can't hold.
         HostError: the disk is full or not writable, or this FFmpeg has no encoder.
         MissingPackageError: PyAV is not installed.
     """
-    av, count = _av("write"), 0
+    av, count = require_av("to write videos"), 0
     with atomic_path(target) as partial, av.open(str(partial), "w", format="mp4") as sink:
         stream: Any = None
         for chunk in chunks:
@@ -114,7 +118,11 @@ def _stream(av: Any, sink: Any, chunk: NDArray[np.uint8], fps: float) -> Any:
         raise HostError("this FFmpeg has no encoder for an mp4", expected=" or ".join(_ENCODERS))
     if encoder != _ENCODERS[0]:
         _log.warning("the video is encoded by %s: this FFmpeg has no %s", encoder, _ENCODERS[0])
-    stream = sink.add_stream(encoder, rate=Fraction(fps).limit_denominator(1001))
+    rate = Fraction(fps).limit_denominator(1001) if math.isfinite(fps) else Fraction(0)
+    if not 0 < rate <= _MOST_FRAMES_A_SECOND:
+        expected = f"1/1001 to {_MOST_FRAMES_A_SECOND} frames a second"
+        raise UsageError("a video can't have this rate", expected=expected, got=fps)
+    stream = sink.add_stream(encoder, rate=rate)
     stream.height, stream.width, stream.pix_fmt = shape[1], shape[2], "yuv420p"
     if encoder == _ENCODERS[0]:
         stream.options = {"crf": _QUALITY}
@@ -122,11 +130,3 @@ def _stream(av: Any, sink: Any, chunk: NDArray[np.uint8], fps: float) -> Any:
         # Of a size that shows no blocks: a tenth of a bit for each pixel of each frame would
         stream.bit_rate = int(0.4 * shape[1] * shape[2] * fps)
     return stream
-
-
-def _av(what: str) -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise MissingPackageError("av", extra="video", purpose=f"to {what} videos") from error
-    return av

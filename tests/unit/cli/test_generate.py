@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from motedge.cli.generate import _whole_numbers
 from motedge.cli.generate_input import parse_numbers, parse_size, read_actions, read_text
-from motedge.cli.generate_output import check_outputs
+from motedge.cli.generate_output import check_outputs, write_outputs
 from motedge.cli.main import main
 from motedge.errors import DataError, MissingPackageError, UsageError
+from motedge.files import atomic_path
+from motedge.media.video import read_video
+from motedge.runtime.generate import Generated, GenerateRequest
+from motedge.runtime.request import LoopCounters, LoopTimings, SamplerSettings
 
 
 def test_arguments(tmp_path: Path) -> None:
@@ -24,6 +30,8 @@ def test_arguments(tmp_path: Path) -> None:
     assert read_text("a cube", "--prompt") == "a cube"
     for call in (
         lambda: parse_size("832"),
+        lambda: parse_size("²x²"),
+        lambda: _whole_numbers("²"),
         lambda: parse_numbers("1,b", "--state"),
         lambda: read_text("@nowhere", "--prompt"),
     ):
@@ -67,6 +75,71 @@ def test_files_that_a_mode_has_nothing_for(mode: str, name: str, words: str) -> 
 def test_files_that_a_mode_has_something_for() -> None:
     check_outputs("text2image", [Path("a.png"), Path("a.JPG"), Path("a.json")])
     check_outputs("policy", [Path("a.mp4"), Path("a.json")])
+
+
+@pytest.mark.parametrize(
+    ("package", "mode", "name", "extra"),
+    [("av", "text2video", "a.mp4", "video"), ("PIL", "text2image", "a.png", "images")],
+)
+def test_a_package_that_is_missing_is_found_early(
+    monkeypatch: pytest.MonkeyPatch, package: str, mode: str, name: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingPackageError, match=rf"motedge\[{extra}\]"):
+        check_outputs(mode, [Path(name)])
+    check_outputs(mode, [Path("a.json")])
+
+
+def test_a_preview_needs_pillow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert main(["generate", "policy", "B", "--out", "a.json", "--preview", "5"]) == 3
+    assert "motedge[images]" in capsys.readouterr().err
+
+
+def test_a_place_that_nothing_can_be_written_to_is_found_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "a.json").mkdir()
+    for place in ("file/a.json", "file/b/a.json", "a.json", "a" * 250 + ".json"):
+        assert main(["generate", "policy", "B", "--out", str(tmp_path / place)]) == 2
+        assert "can't write" in capsys.readouterr().err
+    check_outputs("policy", [tmp_path / "new" / "folder" / "a.json"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "file"]
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert main(["generate", "policy", "B", "--out", str(tmp_path / "b.json")]) == 3
+    assert "can't write" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="can't write"), atomic_path(tmp_path / "file" / "b" / "a.json"):
+        pass
+
+
+def test_a_video_with_sound_leaves_other_files_alone(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    (tmp_path / "dog.silent.mp4").write_bytes(b"mine")
+    waveform = np.zeros((2, 4800), np.float32)
+    pictures = np.zeros((5, 32, 48, 3), np.uint8)
+    generator = SimpleNamespace(frames=lambda latents: iter([pictures]), waveform=lambda latents: (waveform, 48000))
+    made = Generated(
+        mode="text2video",
+        latents=np.zeros((48, 2, 2, 3), np.float32),
+        actions=None,
+        fields=(),
+        units=(),
+        raw_actions=False,
+        frames=5,
+        fps=10.0,
+        size=(32, 48),
+        seed=0,
+        settings=SamplerSettings(steps=1),
+        timings=LoopTimings(0.0, 0.0, 0.0, (), 0.0),
+        counters=LoopCounters(1, 1, 0, 0, False),
+        prompt_tokens=1,
+        sound=np.zeros((64, 3), np.float32),
+    )
+    write_outputs(generator, GenerateRequest("text2video", "a dog"), made, [tmp_path / "dog.mp4"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dog.mp4", "dog.silent.mp4"]
+    assert (tmp_path / "dog.silent.mp4").read_bytes() == b"mine"
+    assert len(read_video(tmp_path / "dog.mp4", 99).frames) == 5
 
 
 def test_parquet_comes_with_an_extra_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
