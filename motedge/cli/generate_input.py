@@ -42,7 +42,7 @@ def parse_size(argument: Optional[str]) -> Optional[tuple[int, int]]:
     if argument is None:
         return None
     columns, separator, rows = argument.lower().partition("x")
-    if not separator or not columns.isdigit() or not rows.isdigit():
+    if not separator or not columns.isdecimal() or not rows.isdecimal():
         raise UsageError("--size is no size", expected="COLUMNSxROWS, such as 832x480", got=argument)
     return int(rows), int(columns)
 

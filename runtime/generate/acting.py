@@ -46,7 +46,7 @@ class Acting:
         robot = find_embodiment(request.embodiment or "")
         policy = variant.startswith("policy")
         known = robot.raw_dim if policy else robot.base_raw_dim or robot.raw_dim
-        raw_dim = request.raw_dim or known or _width(request)
+        raw_dim = request.raw_dim if request.raw_dim is not None else known or _width(request)
         if raw_dim is None:
             raise UsageError(
                 f"embodiment {robot.name!r} does not tell how many channels an action has",

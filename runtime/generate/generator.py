@@ -216,9 +216,9 @@ class Generator:
     def _length(self, request: GenerateRequest, acting: Optional[Acting]) -> tuple[int, float]:
         """Pixel frames and frames a second."""
         defaults = self._defaults(request)
-        fps, wanted = request.fps or defaults.fps, request.frames
+        rate, wanted = defaults.fps, request.frames
         if acting is not None:
-            fps = request.fps or acting.robot.rate_hz or defaults.fps
+            rate = acting.robot.rate_hz or rate
             if request.actions is not None and wanted is None:
                 wanted = len(np.asarray(request.actions)) + 1
             elif request.mode == "inverse_dynamics" and wanted is None:
@@ -227,6 +227,7 @@ class Generator:
             raise UsageError("an image has one frame", got=wanted, fix="take mode text2video")
         if request.mode != "text2image" and wanted is not None and wanted <= FRAMES_PER_LATENT:
             raise UsageError(f"mode {request.mode!r} makes no single image", expected="5 frames or more", got=wanted)
+        fps = rate if request.fps is None else request.fps
         return self.shape.fit_frames(wanted, defaults.frames), float(fps)
 
     def _tokens(

@@ -18,6 +18,8 @@ from motedge.runtime.policy.resize import Image
 from motedge.runtime.request import LoopCounters, LoopTimings, SamplerSettings
 
 KEEP = ("first", "last")
+# Frames a second, the least and the most: what lies beyond is no video, and an mp4 would play it at another rate
+RATES = (0.1, 1000.0)
 # Modes whose videos may have sound
 SOUND_MODES = ("text2video", "image2video", "video2video")
 # Mode -> what it is given beside the prompt, and what it has no place for
@@ -64,7 +66,7 @@ class GenerateRequest:
     stats: Optional[ActionStats] = None
     # Pixel frames, the given ones included; rounded down to 4 k + 1
     frames: Optional[int] = None
-    # Frames, and actions, a second
+    # Frames, and actions, a second; within `RATES`
     fps: Optional[float] = None
     # Latent frames of `video` that video2video keeps, and from which end of it they are taken
     condition_frames: tuple[int, ...] = (0, 1)
@@ -93,11 +95,26 @@ class GenerateRequest:
             raise UsageError(f"unknown kind of metadata {self.negative_metadata!r}", fix=fix)
         if self.keep not in KEEP:
             raise UsageError(f"unknown end of a video {self.keep!r}", fix=closest(self.keep, KEEP))
+        if self.keep != KEEP[0] and self.mode != "video2video":
+            raise UsageError(
+                f"mode {self.mode!r} takes no end of a video",
+                got=self.keep,
+                fix="cut the video, or take mode video2video",
+            )
+        self._check_numbers()
         if self.sound and self.mode not in SOUND_MODES:
             raise UsageError(f"mode {self.mode!r} makes no sound", fix=f"take mode {' or '.join(SOUND_MODES)}")
         if not self.condition_frames or min(self.condition_frames) < 0:
             got = list(self.condition_frames)
             raise UsageError("no latent frames to keep", expected="numbers from 0, such as 0, 1", got=got)
+
+    def _check_numbers(self) -> None:
+        # NaN lies within no range
+        if self.fps is not None and not RATES[0] <= self.fps <= RATES[1]:
+            expected = f"{RATES[0]:g} to {RATES[1]:g} frames a second"
+            raise UsageError("the rate of the video is wrong", expected=expected, got=self.fps)
+        if self.raw_dim is not None and self.raw_dim < 1:
+            raise UsageError("raw_dim is wrong", expected="at least 1 channel", got=self.raw_dim)
 
     @property
     def acts(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,9 @@ def test_a_shape_set_for_every_resolution() -> None:
         ({"mode": "video2video", "video": [PICTURE], "keep": "middle"}, "known: first, last"),
         ({"mode": "video2video", "video": [PICTURE], "condition_frames": (-1,)}, "numbers from 0"),
         ({"mode": "video2video", "video": [PICTURE], "condition_frames": ()}, "numbers from 0"),
+        ({"mode": "inverse_dynamics", "video": [PICTURE], "embodiment": "av", "keep": "last"}, "no end of a video"),
+        *(({"mode": "text2video", "fps": fps}, "0.1 to 1000") for fps in (0, -1, 1e-4, 1e5, math.nan, math.inf)),
+        ({"mode": "policy", "image": PICTURE, "embodiment": "av", "raw_dim": 0}, "at least 1 channel"),
     ],
 )
 def test_bad_requests(values: dict[str, Any], words: str) -> None:
