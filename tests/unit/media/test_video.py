@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +34,17 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
         assert (stream.codec_context.name, stream.pix_fmt, stream.frames) == ("h264", "yuv420p", 9)
 
 
-@pytest.mark.parametrize("fps", [24.0, 30000 / 1001, 12.5])
+@pytest.mark.parametrize("fps", [24.0, 30000 / 1001, 12.5, 0.1, 1000.0])
 def test_rates(tmp_path: Path, fps: float) -> None:
     write_video(tmp_path / "a.mp4", [_frames(5)], fps)
     assert read_video(tmp_path / "a.mp4", 1).fps == pytest.approx(fps, rel=1e-4)
+
+
+@pytest.mark.parametrize("fps", [0.0, 1e-4, 1e6, math.nan, math.inf])
+def test_rates_that_no_file_can_have(tmp_path: Path, fps: float) -> None:
+    with pytest.raises(UsageError, match="can't have this rate"):
+        write_video(tmp_path / "a.mp4", [_frames(5)], fps)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_part_of_a_video(tmp_path: Path) -> None:
