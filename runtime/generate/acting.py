@@ -41,7 +41,8 @@ class Acting:
 
         Raises:
             ObservationError: an unknown embodiment.
-            UsageError: it does not tell how many channels there are.
+            UsageError: it does not tell how many channels there are; statistics for actions that are not normalised.
+            DataError: statistics that the method has no use for.
         """
         robot = find_embodiment(request.embodiment or "")
         policy = variant.startswith("policy")
@@ -58,8 +59,9 @@ class Acting:
         method = robot.normaliser if policy else robot.base_normaliser or robot.normaliser
         flips = policy and robot.protocol == "droid" and raw_dim == RAW_DIM
         if request.stats is not None:
-            stats = request.stats.first(raw_dim)
-            return cls(robot, raw_dim, ActionNormaliser(method or "quantile", stats), True, flips)
+            # Base models were trained on actions cut off at -1 and 1
+            normaliser = ActionNormaliser(_method(robot, method), request.stats.first(raw_dim), clamp=not policy)
+            return cls(robot, raw_dim, normaliser, True, flips)
         if method != "none":
             _log.warning("actions of %s are in the model's normalised space: no statistics were given", robot.name)
         return cls(robot, raw_dim, ActionNormaliser("none"), method == "none", flips)
@@ -130,6 +132,21 @@ class Acting:
             return raw.astype(np.float32)
         made = self.normaliser.normalise(raw)
         return flip_gripper(made) if self.flips_gripper else made
+
+
+def _method(robot: Embodiment, published: Optional[str]) -> str:
+    """How actions for which there are statistics are normalised; a guess is said aloud.
+
+    Raises:
+        UsageError: they are not.
+    """
+    if published == "none":
+        raise UsageError(
+            f"actions of {robot.name!r} are not normalised", got="statistics", fix="leave stats out: they are raw"
+        )
+    if published is None:
+        _log.warning("how actions of %s are normalised is not published: by quantiles, as most are", robot.name)
+    return published or "quantile"
 
 
 def _width(request: GenerateRequest) -> Optional[int]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from motedge.errors import ContractError
+from motedge.errors import ContractError, UsageError
+from motedge.runtime.actions.stats import parse_stats
 from motedge.runtime.generate import GenerateRequest
 from motedge.runtime.generate.acting import Acting
 from motedge.runtime.generate.shape import GenerateShape
@@ -69,3 +70,30 @@ def test_a_state_that_is_missing_is_said(caplog: pytest.LogCaptureFixture) -> No
         with caplog.at_level(logging.WARNING):
             Acting.of(request, "policy-droid").arrange(request, 5, 15.0, SHAPE)
         assert ("no state is given" in caplog.text) == said
+
+
+def _stats(width: int) -> Any:
+    return parse_stats({"q01": [-2.0] * width, "q99": [2.0] * width})
+
+
+@pytest.mark.parametrize(("variant", "most"), [("base", 1.0), ("4step", 1.0), ("policy-av", 2.0)])
+def test_base_models_were_trained_on_actions_cut_off(variant: str, most: float) -> None:
+    actions = np.linspace(-4, 4, 4)[:, None].repeat(10, axis=1)
+    request = _request("forward_dynamics", embodiment="bridge_orig_lerobot", actions=actions, stats=_stats(10))
+    acting = Acting.of(request, variant)
+    clean = acting.arrange(request, 5, 5.0, SHAPE).action_clean[:, :10]
+    np.testing.assert_allclose(clean, np.clip(actions / 2, -most, most), rtol=1e-6)
+    assert acting.raw
+
+
+@pytest.mark.parametrize(("variant", "embodiment"), [("base", "av"), ("policy-droid", "droid_lerobot")])
+def test_statistics_of_actions_that_are_not_normalised(variant: str, embodiment: str) -> None:
+    with pytest.raises(UsageError, match="leave stats out"):
+        Acting.of(_request("policy", embodiment=embodiment, stats=_stats(9)), variant)
+
+
+@pytest.mark.parametrize(("embodiment", "said"), [("camera_pose", True), ("umi", False)])
+def test_a_normalisation_that_is_not_published(embodiment: str, said: bool, caplog: pytest.LogCaptureFixture) -> None:
+    acting = Acting.of(_request("inverse_dynamics", embodiment=embodiment, stats=_stats(10)), "base")
+    assert acting.normaliser.method == "quantile"
+    assert ("is not published" in caplog.text) == said
