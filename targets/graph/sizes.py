@@ -13,19 +13,26 @@ from motedge.runtime.reasoner.vision_engine import GRAPH as VISION
 OPT, MAX = "opt", "max"
 
 
-def largest_asked(contract: Contract) -> dict[str, int]:
+def largest_asked(contract: Contract, *, host: bool = False) -> dict[str, int]:
     """What the runtime asks of a graph at most, by letter, where that is less than the profile allows.
 
-    The reasoner reads a prompt in pieces, and holds the profile's optimum of K and V unless told otherwise. It encodes
-    an image of the most tokens alone; several at once have fewer together.
+    The reasoner reads a prompt in pieces. Unless told otherwise it holds the profile's optimum of K and V on a GPU; on
+    the host it grows with the text, to all that the profile allows. It encodes an image of the most tokens alone;
+    several at once have fewer together.
     """
     if contract.graph == UND:
-        return {"S": min(PIECE, contract.profile["S"][2]), "P": contract.profile["P"][1]}
+        _, optimum, most = contract.profile["P"]
+        return {"S": min(PIECE, contract.profile["S"][2]), "P": most if host else optimum}
     return {"B": 1} if contract.graph == VISION else {}
 
 
 def sizes_at(
-    contract: Contract, which: str, *, frames: Optional[int] = None, und_len: Optional[int] = None
+    contract: Contract,
+    which: str,
+    *,
+    frames: Optional[int] = None,
+    und_len: Optional[int] = None,
+    host: bool = False,
 ) -> dict[str, int]:
     """Every letter's number.
 
@@ -34,6 +41,7 @@ def sizes_at(
         which: "opt" or "max", of the profile; "max" no more than the runtime asks for.
         frames: T, where the graph has one.
         und_len: length of the prompt: S of a prefill, U of a generator step.
+        host: whether the graph runs on the host, where the runtime may ask for more; see `largest_asked`.
 
     Raises:
         ContractError: what was asked for lies outside the profile.
@@ -43,7 +51,7 @@ def sizes_at(
     index = 1 if which == OPT else 2
     sizes = {**contract.sizes, **{letter: span[index] for letter, span in contract.profile.items()}}
     if which == MAX:
-        sizes.update(largest_asked(contract))
+        sizes.update(largest_asked(contract, host=host))
     asked = {"T": frames, "S": und_len, "U": und_len}
     asked = {letter: value for letter, value in asked.items() if value is not None and letter in contract.profile}
     if frames is not None and {"T", "A", "N"} <= set(contract.profile):

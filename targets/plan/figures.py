@@ -9,6 +9,7 @@ from typing import Optional
 from motedge.bundle import Bundle
 from motedge.quant.recipe import Recipe
 from motedge.quant.schemes import NVFP4, Scheme
+from motedge.runtime.reasoner.und_engine import GRAPH as UND
 from motedge.targets.builders.selection import recipe_of
 from motedge.targets.graph.kernels import fused, one_each
 from motedge.targets.graph.liveness import ActivationPeak, activation_peak
@@ -23,7 +24,7 @@ from motedge.targets.roofline.work import Work
 
 @dataclass(frozen=True)
 class GraphSizes:
-    """Bytes of one graph in one recipe, at the largest sizes of its profile."""
+    """Bytes of one graph in one recipe, at the largest sizes that are asked of it."""
 
     weight_bytes: int
     fp4_bytes: int
@@ -44,14 +45,15 @@ class GraphFigures:
         self._sizes_of = functools.lru_cache(maxsize=None)(self._sizes)
         self._work_of = functools.lru_cache(maxsize=None)(self._work)
 
-    def sizes(self, graph: str, variant: str, applied: Optional[Recipe]) -> GraphSizes:
-        """Bytes of a variant, with a recipe applied where one is given.
+    def sizes(self, graph: str, variant: str, applied: Optional[Recipe], *, host: bool = False) -> GraphSizes:
+        """Bytes of a variant, with a recipe applied where one is given; `host`: as the host asks of it.
 
         Raises:
             BundleError, MissingPackageError: see `motedge.targets.graph.read.read_graph`.
             UsageError: a rule of the recipe matches no projection.
         """
-        return self._sizes_of(graph, variant, self._key(applied))
+        # Of the others the host asks for no more than a GPU, so that they are read once for both
+        return self._sizes_of(graph, variant, self._key(applied), host and graph == UND)
 
     def work(
         self,
@@ -72,8 +74,8 @@ class GraphFigures:
         self._recipes[key] = recipe
         return key
 
-    def _sizes(self, graph: str, variant: str, applied: Optional[str]) -> GraphSizes:
-        made = self._read(graph, variant, applied, MAX, None, None)
+    def _sizes(self, graph: str, variant: str, applied: Optional[str], host: bool) -> GraphSizes:
+        made = self._read(graph, variant, applied, MAX, None, None, host)
         values = Values(made)
         fp4 = sum(made.tensors[n].bytes for n in made.initializers if made.tensors[n].type == NVFP4)
         return GraphSizes(
@@ -94,7 +96,7 @@ class GraphFigures:
     def _work(
         self, graph: str, variant: str, applied: Optional[str], frames: Optional[int], und_len: Optional[int]
     ) -> Work:
-        values = Values(self._read(graph, variant, applied, OPT, frames, und_len))
+        values = Values(self._read(graph, variant, applied, OPT, frames, und_len, False))
         return graph_work(values, fused(values))
 
     def _read_graph(
@@ -105,9 +107,10 @@ class GraphFigures:
         which: str,
         frames: Optional[int],
         und_len: Optional[int],
+        host: bool,
     ) -> Graph:
         if applied is not None:
-            clean: Graph = self._read(graph, variant, None, which, frames, und_len)
+            clean: Graph = self._read(graph, variant, None, which, frames, und_len, host)
             return apply_recipe(clean, self._recipes[applied])
-        sizes = sizes_at(self.bundle.contract(graph), which, frames=frames, und_len=und_len)
+        sizes = sizes_at(self.bundle.contract(graph), which, frames=frames, und_len=und_len, host=host)
         return read_graph(self.bundle, graph, variant, sizes)

@@ -134,7 +134,8 @@ class Planner:
     def graph(self, planned: PlannedGraph) -> GraphPlan:
         """One graph."""
         entry = planned.entry
-        sizes = self.figures.sizes(planned.graph, planned.variant, planned.applied)
+        host = self.target.compute_capability is None
+        sizes = self.figures.sizes(planned.graph, planned.variant, planned.applied, host=host)
         dialect, opset = planned.dialect, planned.opset
         if planned.applied is not None or planned.lacking is not None:
             opset = quantized_opset(opset, dialect, entry.dtype, sizes.schemes)

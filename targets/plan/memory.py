@@ -126,17 +126,17 @@ def _prompts(bundle: Bundle, graphs: Sequence[GraphPlan], branches: int, place: 
 
 def _buffers(bundle: Bundle, branches: int, target: Target, dtypes: Mapping[str, str]) -> list[MemoryItem]:
     """Inputs and outputs of every graph, of these types; gen_step's angles and outputs once a branch."""
-    total = 0
+    total, on_host = 0, target.compute_capability is None
     for graph in bundle.manifest.graphs:
         contract = bundle.contract(graph)
-        sizes = sizes_at(contract, MAX)
+        sizes = sizes_at(contract, MAX, host=on_host)
         for spec in (*contract.inputs, *contract.outputs):
             if spec.name != UND_KV:
                 twice = graph == GENERATOR and (spec in contract.outputs or spec.name in ("cos", "sin"))
                 dtype = dtypes.get(graph, "fp32")
                 total += tensor_bytes(contract, spec.name, sizes, dtype) * (branches if twice else 1)
     host = MemoryItem("input and output buffers, host", total, HOST, "arrays of the loop")
-    if target.compute_capability is None:
+    if on_host:
         return [host]
     return [MemoryItem("input and output buffers", total, DEVICE, "what engines are bound to"), host]
 

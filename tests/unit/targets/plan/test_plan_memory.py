@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from plan_scene import GB, device, graph_plan, policy_bundle
 
+from motedge.bundle import Contract, TensorSpec
 from motedge.targets.plan.assumptions import HOST_PROCESS, context_bytes
 from motedge.targets.plan.memory import plan_memory
 from motedge.targets.plan.model import DEVICE, HOST
@@ -69,3 +70,22 @@ def test_dropping_the_prefill_and_streaming_weights() -> None:
 def test_a_mapped_table_counts_its_touched_pages() -> None:
     # Two prompts of 64 rows, a page each; never more than the table
     assert item(plan(), "embedding") == 2 * 64 * 4096
+
+
+def test_on_the_host_the_reasoners_k_and_v_grow_to_all_that_the_profile_allows() -> None:
+    specs = tuple(
+        TensorSpec(name, ("L", 2, "K", letter, "D"), "graph", "x") for name, letter in (("past_kv", "P"), ("kv", "S"))
+    )
+    profile = {"S": (1, 1, 4096), "P": (2, 2048, 16384)}
+    und = Contract("und", specs[:1], specs[1:], {"L": 2, "K": 4, "D": 8}, profile)
+    bundle = policy_bundle()
+    bundle.manifest.graphs["und"] = und
+    graphs = (*GRAPHS, graph_plan("und", 2 * GB))
+    # L 2 K (P + S) D in bf16: 16,384 slots on a CPU, 2,048 on a GPU, and a piece of 512
+    row = 2 * 2 * 4 * 8 * 2
+    for target, slots in (("cpu", 16384), (ADA, 2048)):
+        without, beside = (
+            item(plan_memory(made, device(target, 64.0), graphs, branches=2), "buffers, host")
+            for made in (policy_bundle(), bundle)
+        )
+        assert beside - without == row * (slots + 512)
