@@ -63,7 +63,8 @@ def test_slices_between_requests(folder: str, loaded: list[ReasonOptions], capsy
     document = json.loads(capsys.readouterr().out)
     assert document["reasoning"]["fell_back"]
     first, then = document["reasoning_changes"]
-    assert (first["request"], then["request"], then["age_ticks"]) == (0, 2, 2) and then["answer"] == ANSWER
+    # 9 steps: the question, the prompt's pieces, the words, their end, what follows from them
+    assert (first["request"], then["request"], then["age_ticks"]) == (0, 3, 3) and then["answer"] == ANSWER
     assert (loaded[0].every, loaded[0].slice_tokens, loaded[0].slice_ms) == (50, 4, None)
 
 
