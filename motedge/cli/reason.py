@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
         capacity=args.capacity,
         gpu=gpu_options(args),
     ) as reasoner:
-        videos = [read_clip(file, reasoner.settings, sample_hz=args.video_hz) for file in args.video]
+        room = {"sample_hz": args.video_hz, "capacity": reasoner.capacity}
+        videos = [read_clip(file, reasoner.settings, **room) for file in args.video]
         question = {"images": images, "videos": videos, "system": args.system, "thinking": args.think}
         started, finished = _show(reasoner, text, question, options, quiet=args.json)
     if args.json:

@@ -39,6 +39,11 @@ class BundleReasoner:
         self._reasoner, self._prompts, self._close, self._device = reasoner, prompts, close, device
 
     @property
+    def capacity(self) -> int:
+        """Tokens of prompt and reply together."""
+        return self._reasoner.capacity
+
+    @property
     def launch(self) -> str:
         """How a token of the reply is launched: "one CUDA graph", "piece by piece" and why, or "host"."""
         return "host" if self._device is None else self._device.launch

@@ -10,8 +10,9 @@ from typing import Any, Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from motedge.errors import MissingPackageError, ObservationError
+from motedge.errors import MissingPackageError, ObservationError, UsageError
 from motedge.files import PathLike
+from motedge.runtime.reasoner.fitted_size import video_size
 from motedge.runtime.reasoner.video_sampling import sampled_frames
 from motedge.runtime.reasoner.vision_settings import VisionSettings
 
@@ -31,15 +32,19 @@ class Clip:
     rate_hz: float
 
 
-def read_clip(path: PathLike, settings: VisionSettings, *, sample_hz: Optional[float] = None) -> Clip:
+def read_clip(
+    path: PathLike, settings: VisionSettings, *, sample_hz: Optional[float] = None, capacity: Optional[int] = None
+) -> Clip:
     """Reads a video file; frames that are not taken are decoded and dropped.
 
     Args:
         path: the file.
         settings: the model's rate and limits of frames.
         sample_hz: another rate than the settings'.
+        capacity: tokens of prompt and reply together; a video of more is refused before it is decoded. None: any.
 
     Raises:
+        UsageError: more tokens than the capacity.
         ObservationError: no such file, no video, a codec that is not known, a damaged file, no frames.
         MissingPackageError: PyAV is not installed.
     """
@@ -47,8 +52,10 @@ def read_clip(path: PathLike, settings: VisionSettings, *, sample_hz: Optional[f
     if not file.is_file():
         raise ObservationError(f"there is no video {file}", fix="check the path")
     try:
-        total, rate_hz = _length(av, file)
+        total, rate_hz, size = _header(av, file)
         indexes = sampled_frames(total, rate_hz, settings, sample_hz=sample_hz)
+        if capacity is not None and min(size) > 0:
+            _check_room(file, len(indexes), size, settings, capacity)
         return Clip(_decode(av, file, indexes), tuple(indexes), rate_hz)
     # A damaged header leaves a rate of 0 or none, besides what FFmpeg says itself
     except (av.error.FFmpegError, ArithmeticError, IndexError, TypeError, ValueError, OSError) as error:
@@ -60,13 +67,26 @@ def read_clip(path: PathLike, settings: VisionSettings, *, sample_hz: Optional[f
         ) from error
 
 
-def _length(av: Any, file: Path) -> tuple[int, float]:
-    """Frames and frames per second; counted where the file does not say."""
+def _header(av: Any, file: Path) -> tuple[int, float, tuple[int, int]]:
+    """Frames, frames per second, rows and columns of one; counted where the file does not say, 0 where none can."""
     with av.open(str(file)) as container:
         stream = container.streams.video[0]
-        rate_hz = float(stream.average_rate)
+        rate_hz, size = float(stream.average_rate), (int(stream.height or 0), int(stream.width or 0))
         total = int(stream.frames) or sum(1 for packet in container.demux(stream) if packet.size)
-    return total, rate_hz
+    return total, rate_hz, size
+
+
+def _check_room(file: Path, count: int, size: tuple[int, int], settings: VisionSettings, capacity: int) -> None:
+    """UsageError where the visual tokens of so many frames, without any text, are more than the tower holds."""
+    rows, columns = (side // settings.token_side for side in video_size(count, *size, settings))
+    tokens = -(-count // settings.temporal_patch) * rows * columns
+    if tokens > capacity:
+        raise UsageError(
+            f"the video {file} is too long",
+            expected=f"at most {capacity} tokens of prompt and reply",
+            got=f"{tokens} tokens of {count} frames",
+            fix="fewer frames a second (--video-hz), a shorter video, or a larger --capacity, up to the graph's",
+        )
 
 
 def _decode(av: Any, file: Path, indexes: Sequence[int]) -> NDArray[np.uint8]:

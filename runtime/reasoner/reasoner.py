@@ -53,6 +53,11 @@ class Reasoner:
         self._codec, self._embed, self._rotary, self._und, self._vision = codec, embed, rotary, und, vision
         self._stop_tokens = frozenset(stop_tokens)
 
+    @property
+    def capacity(self) -> int:
+        """Tokens of prompt and reply together."""
+        return self._und.capacity
+
     def generate(
         self,
         prompt: ReasonerPrompt,
@@ -134,7 +139,7 @@ class Reasoner:
                 "the prompt is empty or too long",
                 expected=f"1 to {self._und.capacity} tokens",
                 got=f"{count} tokens, {prompt.visual_tokens} of them visual",
-                fix="smaller images, fewer frames, a shorter text, a larger capacity, or export with more room",
+                fix="smaller images, fewer frames (--video-hz), less text, or a larger --capacity, up to the graph's",
             )
         if prompt.visual_tokens and self._vision is None:
             raise UsageError(

@@ -22,6 +22,7 @@ class Scripted:
     """A reasoner that thinks, then answers."""
 
     settings = EDGE
+    capacity = 16_384
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []

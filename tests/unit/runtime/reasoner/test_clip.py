@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from motedge.errors import ObservationError
+from motedge.errors import ObservationError, UsageError
+from motedge.runtime.reasoner import clip as clip_module
 from motedge.runtime.reasoner.clip import read_clip
 from motedge.runtime.reasoner.video_sampling import sampled_frames
-from motedge.runtime.reasoner.vision_settings import EDGE
+from motedge.runtime.reasoner.vision_settings import EDGE, QWEN3_VL, VisionSettings
+from motedge.runtime.reasoner.visual_input import prepare_video
 
 av = pytest.importorskip("av")
 FRAMES, RATE_HZ = 30, 10
@@ -40,6 +42,21 @@ def test_frames_are_those_asked_for(video: Path, sample_hz: float | None) -> Non
     assert np.array_equal(clip.frames, np.stack(decoded)[list(clip.indexes)])
     # The codec blurs a little from frame to frame
     assert np.abs(clip.frames.mean(axis=(1, 2, 3)) - 8 * np.array(clip.indexes)).max() < 8
+
+
+@pytest.mark.parametrize("settings", [EDGE, QWEN3_VL], ids=["edge", "nano"])
+def test_too_many_tokens_are_refused_before_decoding(
+    video: Path, monkeypatch: pytest.MonkeyPatch, settings: VisionSettings
+) -> None:
+    indexes = sampled_frames(FRAMES, RATE_HZ, settings)
+    frames = np.zeros((len(indexes), 48, 64, 3), np.uint8)
+    grid = prepare_video(frames, indexes, RATE_HZ, settings).grid
+    tokens = grid.frames * grid.tokens_per_frame(settings.merge)
+    assert len(read_clip(video, settings, capacity=tokens).frames) == len(indexes)
+    monkeypatch.setattr(clip_module, "_decode", None)
+    with pytest.raises(UsageError, match=r"--video-hz.*--capacity") as refused:
+        read_clip(video, settings, capacity=tokens - 1)
+    assert f"{tokens} tokens of {len(indexes)} frames" in str(refused.value)
 
 
 def test_a_header_without_frames(video: Path, tmp_path: Path) -> None:
