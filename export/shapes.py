@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from motedge.checkpoint.config import PATCH
 from motedge.errors import UsageError, closest
-from motedge.runtime.generate.buckets import BUCKETS
+from motedge.runtime.generate.buckets import BUCKETS, IMAGE_BUCKETS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -94,9 +94,9 @@ class ShapeSet:
             ("latent frames", self.min_latent_frames, self.latent_frames, self.max_latent_frames),
             ("actions", self.min_actions, self.actions, self.max_actions),
             ("opt_prompt_tokens", 2, self.opt_prompt_tokens, self.max_prompt_tokens),
-            # A graph is traced with at least two of each
-            ("max_latent_frames", 2, self.max_latent_frames, sys.maxsize),
-            ("max_actions", 2, self.max_actions, sys.maxsize),
+            # A graph is traced with a range of each that starts at two
+            ("max_latent_frames", 3, self.max_latent_frames, sys.maxsize),
+            ("max_actions", 3, self.max_actions, sys.maxsize),
         ):
             if not low <= value <= limit:
                 expected = f"{low} to {limit}" if limit < sys.maxsize else f"at least {low}"
@@ -163,10 +163,17 @@ def _media(tier: int, canvas: tuple[int, int]) -> ShapeSet:
     )
 
 
+def _images(canvas: tuple[int, int]) -> ShapeSet:
+    """Images alone: as few frames and rows as a graph can be traced for."""
+    media = _media(480, canvas)
+    return dataclasses.replace(media, frames=1, max_latent_frames=3, max_actions=3)
+
+
 SHAPE_SETS = {
     "droid": ShapeSet("droid", (544, 736), (540, 640), 33, 33, 15.0, max_latent_frames=9, max_actions=65),
     "av": ShapeSet("av", (480, 832), (480, 832), 61, 60, 10.0, max_latent_frames=16, max_actions=121),
     **{each.name: each for tier, sizes in BUCKETS.items() for each in (_media(tier, size) for size in sizes)},
+    **{each.name: each for sizes in IMAGE_BUCKETS.values() for each in map(_images, sizes)},
 }
 
 

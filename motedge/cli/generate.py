@@ -236,7 +236,7 @@ def _summary(made: Generated, targets: Sequence[Path]) -> str:
     settings, rows = made.settings, made.actions
     what = f"{made.frames} frames of {made.size[1]}x{made.size[0]} at {made.fps:g} a second"
     lines = [
-        f"{made.mode:<13}{what}" if made.frames > 1 else f"{made.mode:<13}{made.size[1]}x{made.size[0]}",
+        f"mode         {made.mode}, {what if made.frames > 1 else f'{made.size[1]}x{made.size[0]}'}",
         f"sampler      {settings.steps} steps, shift {settings.shift:g}, guidance {settings.guidance:g}, "
         f"{made.counters.forwards} forwards, {made.prompt_tokens} prompt tokens, seed {made.seed}",
         f"time         {format_ms(made.timings.total_ms)} in the loop",

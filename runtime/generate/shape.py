@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from motedge.bundle import Contract
 from motedge.errors import BundleError, UsageError
-from motedge.runtime.generate.buckets import BUCKETS, Size, is_bucket
+from motedge.runtime.generate.buckets import BUCKETS, IMAGE_BUCKETS, Size, is_bucket, is_image_bucket
 from motedge.runtime.generate.fitting import CELL
 from motedge.runtime.vae.frame_count import latent_frames, pixel_frames, round_frames
 
@@ -66,7 +66,8 @@ class GenerateShape:
         """
         if size is not None and size != self.size:
             known = is_bucket(size)
-            buckets = ", ".join(f"{columns}x{rows}" for sizes in BUCKETS.values() for rows, columns in sizes)
+            sizes = [each for group in (BUCKETS, IMAGE_BUCKETS) for bucket in group.values() for each in bucket]
+            buckets = ", ".join(f"{columns}x{rows}" for rows, columns in sizes)
             raise UsageError(
                 "the bundle generates another size",
                 expected=f"{self.size[1]}x{self.size[0]}",
@@ -96,6 +97,8 @@ class GenerateShape:
                 got=made,
                 fix="export with a shape set such as media-832x480, which goes from an image to 189 frames",
             )
+        if made > 1 and is_image_bucket(self.canvas):
+            _log.warning("models were trained with images of %dx%d, and no videos", self.canvas[1], self.canvas[0])
         return made
 
     def require_rows(self, rows: int) -> None:

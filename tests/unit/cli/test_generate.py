@@ -10,14 +10,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from motedge.cli.generate import _whole_numbers
+from motedge.cli.generate import _summary, _whole_numbers
 from motedge.cli.generate_input import parse_numbers, parse_size, read_actions, read_text
 from motedge.cli.generate_output import check_outputs, write_outputs
 from motedge.cli.main import main
 from motedge.errors import DataError, MissingPackageError, UsageError
 from motedge.files import atomic_path
 from motedge.media.video import read_video
-from motedge.runtime.generate import Generated, GenerateRequest
+from motedge.runtime.generate import MODES, Generated, GenerateRequest
 from motedge.runtime.request import LoopCounters, LoopTimings, SamplerSettings
 
 
@@ -162,3 +162,29 @@ def test_the_command_refuses_early(tmp_path: Path, capsys: pytest.CaptureFixture
     ):
         assert main(["generate", *arguments]) == 2
         assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_summary(mode: str) -> None:
+    """Every line is a name of at most 12 letters and what belongs to it."""
+    frames = 1 if mode == "text2image" else 9
+    made = Generated(
+        mode=mode,
+        latents=np.zeros((48, 1, 2, 2), np.float32),
+        actions=None,
+        fields=(),
+        units=(),
+        raw_actions=False,
+        frames=frames,
+        fps=10.0,
+        size=(32, 48),
+        seed=0,
+        settings=SamplerSettings(),
+        timings=LoopTimings(0.0, 0.0, 0.0, (), 1.0),
+        counters=LoopCounters(4, 0, 0, 0, False),
+        prompt_tokens=8,
+    )
+    lines = _summary(made, [Path("out.json")]).splitlines()
+    assert all(line[:12].rstrip().isalpha() and line[12] == " " and line[13] != " " for line in lines)
+    shown = "48x32" if frames == 1 else "9 frames of 48x32 at 10 a second"
+    assert lines[0] == f"mode         {mode}, {shown}"

@@ -31,6 +31,8 @@ def test_av_has_the_published_token_counts() -> None:
         ({"frames": 10}, "4k"),
         ({"frames": 1}, "latent frames"),
         ({"actions": 17}, "actions"),
+        ({"frames": 5, "max_latent_frames": 2}, "max_latent_frames"),
+        ({"actions": 2, "max_actions": 2}, "max_actions"),
         ({"opt_prompt_tokens": 513}, "opt_prompt_tokens"),
     ],
 )

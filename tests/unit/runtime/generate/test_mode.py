@@ -12,6 +12,7 @@ from motedge.errors import UsageError
 from motedge.export.shapes import SHAPE_SETS
 from motedge.runtime.generate import MODES, GenerateRequest, mode_defaults
 from motedge.runtime.generate.buckets import BUCKETS, is_bucket, nearest_bucket, ratio_name, tier_of
+from motedge.runtime.generate.shape import GenerateShape
 
 PICTURE = np.zeros((16, 16, 3), np.uint8)
 
@@ -54,6 +55,20 @@ def test_a_shape_set_for_every_resolution() -> None:
             shapes = SHAPE_SETS[f"media-{columns}x{rows}"]
             assert shapes.grid == (rows // 16, columns // 16)
             assert (shapes.min_latent_frames, shapes.min_actions) == (1, 0)
+
+
+def test_a_resolution_for_images_alone(caplog: pytest.LogCaptureFixture) -> None:
+    size = (768, 512)
+    assert is_bucket(size) and tier_of(size) == 480 and ratio_name(size) == "2,3"
+    assert nearest_bucket(size, 480) != size
+    shapes = SHAPE_SETS["media-512x768"]
+    assert (shapes.canvas, shapes.frames, shapes.min_latent_frames, shapes.max_latent_frames) == (size, 1, 1, 3)
+    shape = GenerateShape(size, size, 48, shapes.grid, 64, (1, 3), (0, 3), (2, 64))
+    shape.require_size(size)
+    assert shape.fit_frames(None, 1) == 1
+    assert not caplog.text
+    assert shape.fit_frames(5, 1) == 5
+    assert "no videos" in caplog.text
 
 
 @pytest.mark.parametrize(
