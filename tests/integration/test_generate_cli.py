@@ -164,6 +164,9 @@ def _write_clip(path: Path, count: int, size: tuple[int, int] = (112, 208)) -> P
         (["policy", "--image", "{photo}", "--prompt", "word " * 600], "at most 512 tokens"),
         (["policy", "--image", "{photo}", "--viewpoint", "ego"], "did you mean 'ego_view'"),
         (["policy", "--image", "{photo}", "--steps", "0"], "the number of denoising steps is wrong"),
+        (["policy", "--image", "{photo}", "--fps", "nan"], "0.1 to 1000 frames a second"),
+        (["inverse_dynamics", "--video", "{short}", "--fps", "0"], "0.1 to 1000 frames a second"),
+        (["inverse_dynamics", "--video", "{short}", "--keep", "last"], "no end of a video"),
         (["text2video", "--frames", "3"], "makes no single image"),
     ],
 )
