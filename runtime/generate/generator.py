@@ -29,7 +29,10 @@ from motedge.runtime.vae.frame_count import FRAMES_PER_LATENT
 
 
 class Generator:
-    """Generates on one loaded bundle. May be called from several threads; requests wait for one another."""
+    """Generates on one loaded bundle. May be called from several threads.
+
+    Requests wait for one another, and so do the chunks that are decoded; a chunk does not wait for a request.
+    """
 
     def __init__(
         self,
@@ -61,19 +64,23 @@ class Generator:
         self._sound_decoder: Optional[SoundDecoder] = None
         self._openers, self._open_sound = (open_encoder, open_decoder), open_sound
         self._conditioner = Conditioner(shape, image_encoder, self._video_encoder)
-        self._lock = threading.Lock()
+        self._lock, self._closed = threading.Lock(), False
+        # Of the decoders. Taken after the other one, where both are: a request's watch may ask for a preview
+        self._decoding = threading.Lock()
 
     def generate(self, request: GenerateRequest, watch: Optional[StepWatch] = None) -> Generated:
         """Runs one request; `watch` is called at each step.
 
         Raises:
-            UsageError: numbers, lengths or sizes that do not go together or that the bundle was not exported for.
+            UsageError: numbers, lengths or sizes that do not go together or that the bundle was not exported for; or
+                this generator is closed, as for every method that runs a graph.
             BundleError: the bundle lacks the graphs, or the model the action weights, that the mode needs.
             ObservationError: an unknown embodiment.
             ContractError: actions of another width, NaN or infinity.
             NonFiniteError: a graph returned NaN or infinity.
         """
         with self._lock:
+            self._require_open()
             return self._generate(request, watch)
 
     def frames(self, latents: FloatArray) -> Iterator[NDArray[np.uint8]]:
@@ -83,12 +90,16 @@ class Generator:
             BundleError: the bundle has no decoder.
             NonFiniteError: the decoder returned NaN or infinity.
         """
-        decoder = self._video_decoder()
-        if not decoder.streams:
-            yield to_uint8(decoder.decode(latents))
-            return
-        for chunk in decoder.stream(latents):
-            yield to_uint8(chunk)
+        with self._decoding:
+            chunks = map(to_uint8, _decoded(self._video_decoder().sharing(), latents))
+        while True:
+            # Not held while the pictures are looked at: whoever has them may never come back for more
+            with self._decoding:
+                self._require_open()
+                pictures = next(chunks, None)
+            if pictures is None:
+                return
+            yield pictures
 
     def preview(self, latents: FloatArray) -> NDArray[np.uint8]:
         """A picture of the middle of a video, uint8 [rows, columns, 3]: rough, for the frames before it are left out.
@@ -96,12 +107,11 @@ class Generator:
         Raises:
             BundleError: the bundle has no decoder.
         """
-        decoder, middle = self._video_decoder(), latents.shape[1] // 2
-        if decoder.streams:
-            frames = next(iter(decoder.stream(latents[:, middle : middle + 1])))
-        else:
-            frames = decoder.decode(latents[:, max(0, middle - 1) : middle + 1])
-        last: NDArray[np.uint8] = to_uint8(frames)[-1]
+        middle = latents.shape[1] // 2
+        with self._decoding:
+            decoder = self._video_decoder().sharing()
+            first = middle if decoder.streams else max(0, middle - 1)
+            last: NDArray[np.uint8] = to_uint8(next(_decoded(decoder, latents[:, first : middle + 1])))[-1]
         return last
 
     def waveform(self, latents: FloatArray) -> tuple[FloatArray, int]:
@@ -111,15 +121,18 @@ class Generator:
             UsageError: this generator was opened without sound.
             NonFiniteError: the decoder returned NaN or infinity.
         """
-        if self._sound_decoder is None:
-            if self._open_sound is None:
-                raise UsageError("this generator makes no sound", fix="open it with sound=True")
-            self._sound_decoder = self._open_sound()
-        return self._sound_decoder.decode(latents), self._sound_decoder.sample_rate_hz
+        with self._decoding:
+            self._require_open()
+            if self._sound_decoder is None:
+                if self._open_sound is None:
+                    raise UsageError("this generator makes no sound", fix="open it with sound=True")
+                self._sound_decoder = self._open_sound()
+            return self._sound_decoder.decode(latents), self._sound_decoder.sample_rate_hz
 
     def require_decoder(self) -> None:
         """Opens the decoder now, so that a bundle without one is refused before the long part."""
-        self._video_decoder()
+        with self._decoding:
+            self._video_decoder()
 
     def check_prompt(self, request: GenerateRequest) -> int:
         """Tokens of a request's prompt, the form around it included.
@@ -143,8 +156,11 @@ class Generator:
         return SamplerSettings(**{**fixed, **request.sampler}, distilled_sigmas=tuple(self._distilled))
 
     def close(self) -> None:
-        """Frees the engines and stops the noise thread, once a request under way is done."""
-        with self._lock:
+        """Frees the engines and stops the noise thread, once a request and a chunk under way are done."""
+        with self._lock, self._decoding:
+            if self._closed:
+                return
+            self._closed = True
             self._loop.close()
             for part in (self._encoder, self._decoder, self._sound_decoder):
                 if part is not None:
@@ -266,9 +282,23 @@ class Generator:
         return self._encoder
 
     def _video_decoder(self) -> VideoDecoder:
+        """The decoder, opened if it was not; called with `_decoding` held."""
+        self._require_open()
         if self._decoder is None:
             self._decoder = self._openers[1]()
         return self._decoder
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise UsageError("this generator is closed", fix="open the bundle again")
+
+
+def _decoded(decoder: VideoDecoder, latents: FloatArray) -> Iterator[FloatArray]:
+    """As they come where the bundle decodes in chunks, else all at once; each overwritten by the next but one."""
+    if decoder.streams:
+        yield from decoder.stream(latents)
+    else:
+        yield decoder.decode(latents)
 
 
 def _without_actions(

@@ -89,6 +89,10 @@ class VideoDecoder:
         """Memory that `stream` holds between two chunks; 0 before its first."""
         return 0 if self._stream is None else self._stream.buffer_bytes
 
+    def sharing(self) -> VideoDecoder:
+        """A decoder over the same engines with a stream of its own: two videos do not mix. Close one of them."""
+        return VideoDecoder(self._whole, self._chunks)
+
     def close(self) -> None:
         """Frees the engines."""
         self._stream = None
