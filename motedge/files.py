@@ -88,7 +88,7 @@ def require_writable(target: PathLike) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         with contextlib.suppress(FileNotFoundError):
             final.with_name(final.name + PARTIAL_SUFFIX).stat()
-        if not os.access(nearest_existing(final.parent), os.W_OK | os.X_OK):
+        if not os.access(nearest_existing(final.parent), os.W_OK + os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise _place_error(error, final) from error
