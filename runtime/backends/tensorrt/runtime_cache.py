@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
-from motedge.errors import HostError
+from motedge.errors import MotedgeError
 from motedge.files import atomic_open, sha256_file, write_chunks
 from motedge.runtime.cuda.interface import DeviceFacts
 
@@ -72,7 +72,7 @@ class RuntimeCacheFile:
             with atomic_open(self.path) as stream:
                 stream.write(_MAGIC + digest)
                 write_chunks(stream, memoryview(content))
-        except (HostError, OSError) as error:
+        except (MotedgeError, OSError) as error:
             _log.warning("compiled kernels are not kept: %s", error)
             return False
         self._saved = digest
