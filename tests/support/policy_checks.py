@@ -38,7 +38,7 @@ def tick_of(policy: Any) -> Any:
     tick = policy._tick
     # What recovers and what keeps to one thread are each around the next
     while not hasattr(tick, "_cuda"):
-        tick = getattr(tick, "tick", None) or tick._tick
+        tick = tick.tick
     return tick
 
 

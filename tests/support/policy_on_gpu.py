@@ -113,7 +113,12 @@ def check_build(bench: Bench) -> None:
     report = build_engines(Bundle.open(bench.bundle), target, options, lambda graph, phase, share: None)
     engines = [*report.built, *report.skipped]
     facts = {engine.file: {"bytes": engine.bytes, "seconds": engine.seconds} for engine in engines}
-    bench.say("engines are built", len(engines) == len(Bundle.open(bench.bundle).manifest.graphs), engines=facts)
+    bench.say(
+        "engines are built",
+        len(engines) == len(Bundle.open(bench.bundle).manifest.graphs),
+        engines=facts,
+        settings=settings.to_dict(),
+    )
 
 
 def _parse(arguments: Optional[List[str]]) -> argparse.Namespace:
