@@ -10,7 +10,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from motedge.runtime.cuda import Cuda, Stream
 from motedge.runtime.cuda.errors import CudaError
@@ -18,6 +18,7 @@ from motedge.runtime.device.buffers import BRANCHES, TickBuffers
 from motedge.runtime.device.launchable import launchable_schedule
 from motedge.runtime.device.layout import StateLayout
 from motedge.runtime.device.postmortem import raise_for
+from motedge.runtime.device.prefill import PrefillReader, PromptReader
 from motedge.runtime.device.program import TickProgram
 from motedge.runtime.device.programs import Programs
 from motedge.runtime.device.prompts import DevicePrompt, DevicePrompts
@@ -41,7 +42,7 @@ class DeviceLoop:
 
     Args:
         cuda: the context; belongs to the caller, who makes it current.
-        und: engine of und_prefill.
+        und: engine of und_prefill, or what else reads prompts; it is freed with the loop, an engine is the caller's.
         gen: engine of gen_step.
         solvers: where solvers come from.
         tables: the bundle's tables.
@@ -56,7 +57,7 @@ class DeviceLoop:
     def __init__(
         self,
         cuda: Cuda,
-        und: DeviceEngine,
+        und: Union[DeviceEngine, PromptReader],
         gen: DeviceEngine,
         solvers: SolverSource,
         tables: Tables,
@@ -76,7 +77,8 @@ class DeviceLoop:
         self.stream = stream
         self._staging = Staging(cuda)
         self._marks = [cuda.event() for _ in range(2)]
-        self._prompts = DevicePrompts(cuda, und, gen.dtype, tables, rotary, workspace)
+        reader = und if isinstance(und, PromptReader) else PrefillReader(cuda, und, workspace)
+        self._prompts = DevicePrompts(cuda, reader, gen.dtype, tables, rotary)
         self._buffers: Optional[TickBuffers] = None
         self._in_slot: dict[str, Optional[DevicePrompt]] = dict.fromkeys(BRANCHES)
         self._programs = Programs(
@@ -168,8 +170,11 @@ class DeviceLoop:
         return GenResult(latents, buffers.action.copy(), timings, counters)
 
     def prepare(self, token_ids: IntArray) -> None:
-        """Makes K and V of a prompt ready; as `DenoiseLoop.prepare`, with the same errors and CudaError."""
-        self._prompts.encode(token_ids, self.stream)
+        """Makes K and V of a prompt ready; as `DenoiseLoop.prepare`, with the same errors and CudaError.
+
+        May run in another thread beside a request where `prompts.aside` says so.
+        """
+        self._prompts.prepare(token_ids, self.stream)
 
     def close(self) -> None:
         """Gives back all device memory but the engines', and stops the noise thread; harmless when repeated."""

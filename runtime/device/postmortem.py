@@ -42,7 +42,7 @@ def raise_for(
         for name, prompt in zip(("conditional", "unconditional"), prompts):
             kv = np.empty(prompt.nbytes, np.uint8)
             staging.download(kv, prompt.memory.pointer, stream)
-            _check_und_kv(kv, buffers.dtype, f"graph 'und_prefill' returned NaN or infinity, {name} prompt")
+            _check_und_kv(kv, buffers.dtype, f"graph {prompt.graph!r} returned NaN or infinity, {name} prompt")
     branch = "conditional" if findings[wrong] & COND_NOT_FINITE else "unconditional"
     raise NonFiniteError(
         f"graph 'gen_step' returned NaN or infinity at step {wrong}, {branch} branch",
