@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from motedge.runtime.cuda.driver import Driver
@@ -24,14 +26,9 @@ class GraphCapture:
         Raises:
             CaptureError: something can't be captured, or nothing was. The stream is usable afterwards.
         """
-        collecting = gc.isenabled()
         # A tensor of somebody else's that is collected now would free its memory, which ends a capture
-        gc.disable()
-        try:
+        with _NO_COLLECTION.held():
             graph = self._captured(stream, enqueue)
-        finally:
-            if collecting:
-                gc.enable()
         try:
             return self._instantiated(graph)
         finally:
@@ -77,3 +74,28 @@ class GraphCapture:
         except CudaError as error:
             what = f"work can't be captured in a CUDA graph: {name} failed"
             raise CaptureError(what, got=error.got, why=error.why, fix=error.fix) from error
+
+
+class _NoCollection:
+    """Keeps Python from collecting garbage while any thread captures: the switch is the process's."""
+
+    def __init__(self) -> None:
+        self._lock, self._held, self._collecting = threading.Lock(), 0, False
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        with self._lock:
+            if not self._held:
+                self._collecting = gc.isenabled()
+                gc.disable()
+            self._held += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held -= 1
+                if not self._held and self._collecting:
+                    gc.enable()
+
+
+_NO_COLLECTION = _NoCollection()

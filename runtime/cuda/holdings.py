@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import threading
 from collections.abc import Callable
 from typing import Optional
 
@@ -19,7 +20,10 @@ Close = Callable[[], None]
 
 
 class Holdings:
-    """Everything made through one Cuda. Knows no object that a caller holds, so that it can outlive them."""
+    """Everything made through one Cuda. Knows no object that a caller holds, so that it can outlive them.
+
+    Objects may be taken over and freed by several threads at once.
+    """
 
     def __init__(self, raw: RawCuda) -> None:
         self.raw, self.ledger, self.closed = raw, Ledger(), False
@@ -27,6 +31,8 @@ class Holdings:
         self._closers: dict[str, dict[int, Close]] = {kind: {} for kind in KINDS}
         self._synchronize: dict[int, Close] = {}
         self._next = 0
+        # Of the number: two objects with one key would be one
+        self._numbering = threading.Lock()
 
     def require_usable(self) -> None:
         """Raises CudaError once closed, HostError in a forked child."""
@@ -46,11 +52,13 @@ class Holdings:
 
     def add(self, kind: str, close: Close, synchronize: Optional[Close] = None) -> int:
         """Takes over an object: `close` frees it, `synchronize` waits for work that may use others."""
-        self._next += 1
-        self._closers[kind][self._next] = close
+        with self._numbering:
+            self._next += 1
+            key = self._next
+        self._closers[kind][key] = close
         if synchronize is not None:
-            self._synchronize[self._next] = synchronize
-        return self._next
+            self._synchronize[key] = synchronize
+        return key
 
     def free(self, kind: str, key: int) -> bool:
         """Frees one object now; False if that was done before, or all was closed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ KEPT_ERRORS = 64
 
 
 def make_logger(api: Any) -> Any:
-    """An ILogger with a list `errors`. A function, since its base class is the library's.
+    """An ILogger with `errors`, a list for each thread that asks. A function: its base class is the library's.
 
     Python's own exceptions must not pass through the library, so `log` raises none.
     """
@@ -24,13 +25,25 @@ def make_logger(api: Any) -> Any:
     class CollectingLogger(api.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             api.ILogger.__init__(self)
-            self.errors: list[str] = []
+            # Thread -> its own: an engine of another thread must neither be blamed nor lose its reason
+            self._errors: dict[int, list[str]] = {}
+
+        @property
+        def errors(self) -> list[str]:
+            """What the library logged for this thread."""
+            return self._errors.setdefault(threading.get_ident(), [])
+
+        def _told(self) -> list[list[str]]:
+            """This thread's, or everybody's where it is one of the library's own."""
+            own = self._errors.get(threading.get_ident())
+            return list(self._errors.values()) if own is None else [own]
 
         def log(self, level: Any, message: str) -> None:
             noise = any(words in message for words in _NOISE)
             if level in (severity.INTERNAL_ERROR, severity.ERROR) and not noise:
-                self.errors.append(message.strip())
-                del self.errors[:-KEPT_ERRORS]
+                for errors in self._told():
+                    errors.append(message.strip())
+                    del errors[:-KEPT_ERRORS]
             elif level == severity.WARNING and not noise:
                 _log.warning("%s", message.strip())
             else:
