@@ -91,11 +91,11 @@ def vae_encoder(config: ModelConfig, shapes: ShapeSet) -> Contract:
     )
 
 
-def solver_step(config: ModelConfig, shapes: ShapeSet) -> Contract:
-    """One step of guidance and UniPC on the flat state; order 2, Cosmos 3's."""
+def solver_step(config: ModelConfig, shapes: ShapeSet, most_sound: tuple[int, int] = (0, 0)) -> Contract:
+    """One step of guidance and UniPC on the flat state; order 2, Cosmos 3's. `most_sound`: Q and the largest J."""
 
-    def size(frames: int, rows: int) -> int:
-        return StateLayout((config.latent_channel, frames, *shapes.grid), (rows, config.action_dim)).size
+    def size(frames: int, rows: int, sound: tuple[int, int] = (0, 0)) -> int:
+        return StateLayout((config.latent_channel, frames, *shapes.grid), (rows, config.action_dim), sound).size
 
     flat = ("M",)
     return Contract(
@@ -121,7 +121,7 @@ def solver_step(config: ModelConfig, shapes: ShapeSet) -> Contract:
             "M": (
                 size(shapes.min_latent_frames, shapes.min_actions),
                 size(max(_TRACED, shapes.latent_frames), max(_TRACED, shapes.actions)),
-                size(shapes.max_latent_frames, shapes.max_actions),
+                size(shapes.max_latent_frames, shapes.max_actions, most_sound),
             )
         },
     )

@@ -13,6 +13,7 @@ from motedge.export.extras import extra_graphs
 from motedge.export.graphs import GRAPHS, GraphSpec
 from motedge.export.reasoner_graphs import VISION_ENCODER, vision_of
 from motedge.export.shapes import ShapeSet
+from motedge.export.sound_graphs import GEN_STEP_SOUND
 from motedge.export.tables import TableSpec, table_specs, vision_tables
 from motedge.export.variants import VariantSpec
 from motedge.export.weights import DTYPES, WeightSlot, place_weights, plan_weights
@@ -120,7 +121,10 @@ def make_plan(
     tables = table_specs(config)
     if any(graph.spec is VISION_ENCODER for graph in graphs):
         tables += vision_tables(vision_of(checkpoint))
-    return ExportPlan(checkpoint, shapes, graphs, solver_step(config, shapes), tables, tuple(extras))
+    sounds = [graph.contract for graph in graphs if graph.spec is GEN_STEP_SOUND]
+    most_sound = (sounds[0].sizes["Q"], sounds[0].profile["J"][2]) if sounds else (0, 0)
+    solver = solver_step(config, shapes, most_sound)
+    return ExportPlan(checkpoint, shapes, graphs, solver, tables, tuple(extras))
 
 
 def _slots(spec: GraphSpec, checkpoint: Checkpoint, shapes: ShapeSet, variant: VariantSpec) -> list[WeightSlot]:

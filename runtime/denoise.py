@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import functools
-import time
-from collections.abc import Callable, Mapping
-from typing import Any, Optional, Union
+from collections.abc import Mapping
+from typing import Any, Optional
 
 from motedge.runtime.account import LoopAccount
 from motedge.runtime.branch import GenBranch
-from motedge.runtime.distilled import DistilledSchedule, StochasticEuler
 from motedge.runtime.engine import Engine, IntArray
 from motedge.runtime.gen_state import GenState
-from motedge.runtime.guidance import GuidancePlan, combine
+from motedge.runtime.host_solvers import HostSolvers
+from motedge.runtime.host_steps import HostSteps
 from motedge.runtime.noise import NoiseAhead
 from motedge.runtime.prompt_cache import PromptCache
 from motedge.runtime.prompt_encoder import PromptEncoder
@@ -22,16 +21,12 @@ from motedge.runtime.request import (
     LoopCounters,
     LoopTimings,
     SamplerSettings,
-    Schedule,
     StepTiming,
 )
 from motedge.runtime.request_plan import check_request, gen_dims, gen_layout, prompts_of
 from motedge.runtime.rope import RotaryTable
-from motedge.runtime.step_cache.velocities import VelocitySource, velocity_sources
-from motedge.runtime.step_view import StepView, StepWatch
+from motedge.runtime.step_view import StepWatch
 from motedge.runtime.tables import Tables
-from motedge.runtime.unipc import UniPC
-from motedge.runtime.unipc_coefficients import UniPCCoefficients
 
 __all__ = ["DenoiseLoop", "GenInputs", "GenResult", "LoopCounters", "LoopTimings", "SamplerSettings", "StepTiming"]
 
@@ -74,8 +69,7 @@ class DenoiseLoop:
         self._prompts = PromptEncoder(und, tables, rotary, cache, gen.dtype)
         self._branches = (GenBranch("conditional", gen), GenBranch("unconditional", gen))
         self._state: Optional[GenState] = None
-        self._solver: Optional[UniPC] = None
-        self._solver_key: tuple[object, ...] = ()
+        self._solvers = HostSolvers()
 
     @property
     def prompts(self) -> PromptCache:
@@ -102,17 +96,8 @@ class DenoiseLoop:
         state.reset(inputs, noise)
         for branch, kv, angles in zip(self._branches, und_kv, rotary):
             branch.bind(gen_dims(inputs, kv.shape[3], self._patch), state, angles, kv, weights)
-        solver = self._solver_for(schedule, state, inputs.seed)
-        times = schedule.timesteps.tolist()
-        guided = [plan.active(t) for t in times]
-        moves = bool(inputs.vision_noisy.any())
-        sources = velocity_sources(settings.step_cache, self._branches, state.vision, moves, times, guided)
-
-        def show(k: int) -> None:
-            if watch is not None:
-                watch(StepView(k, len(times), float(schedule.sigmas[k]), state.vision, state.vision_velocity))
-
-        steps = tuple(self._step(k, t, solver, state, inputs, plan, sources, show) for k, t in enumerate(times))
+        solver = self._solvers.take(schedule, state, inputs.seed)
+        steps = HostSteps(inputs, settings, schedule, state, solver, self._branches).run(watch)
         sound = state.sound.copy() if inputs.sound_latents else None
         timings, counters = account.timings(steps), account.counters(steps)
         return GenResult(state.vision.copy(), state.action.copy(), timings, counters, sound)
@@ -130,52 +115,9 @@ class DenoiseLoop:
         """Stops the noise thread. The engines belong to the caller."""
         self._noise.close()
 
-    def _step(
-        self,
-        k: int,
-        t: float,
-        solver: Union[UniPC, StochasticEuler],
-        state: GenState,
-        inputs: GenInputs,
-        plan: GuidancePlan,
-        sources: tuple[VelocitySource, VelocitySource],
-        show: Callable[[int], None],
-    ) -> StepTiming:
-        """One denoising step: the state moves from noise level k to k + 1."""
-        conditional, unconditional = sources
-        state.t[0] = t
-        marks, uncond_reused = [time.perf_counter()], False
-        velocities = conditional.at(k)
-        marks.append(time.perf_counter())
-        if plan.active(t):
-            others = unconditional.at(k)
-            uncond_reused = unconditional.reused
-            marks.append(time.perf_counter())
-            for velocity, other, out in zip(velocities, others, state.velocities):
-                combine(velocity, other, plan.scale, out=out)
-        else:
-            for velocity, out in zip(velocities, state.velocities):
-                out[...] = velocity
-        show(k)
-        solver.step(k, state.flat, state.flat_velocity)
-        state.hold_clean(inputs)
-        marks.append(time.perf_counter())
-        spans_ms = [1e3 * (after - before) for before, after in zip(marks, marks[1:])]
-        uncond_ms = spans_ms[1] if len(spans_ms) == 3 else None
-        return StepTiming(t, spans_ms[0], uncond_ms, spans_ms[-1], conditional.reused, uncond_reused)
-
     def _buffers(self, inputs: GenInputs) -> GenState:
         width = self._gen.contract.sizes["Q"] if inputs.sound_latents else 0
         shapes = inputs.vision_clean.shape, inputs.action_clean.shape, (width, inputs.sound_latents)
         if self._state is None or self._state.shapes != shapes:
             self._state = GenState(*shapes)
         return self._state
-
-    def _solver_for(self, schedule: Schedule, state: GenState, seed: int) -> Union[UniPC, StochasticEuler]:
-        if isinstance(schedule, DistilledSchedule):
-            return StochasticEuler(schedule, state.counts, seed)
-        key = (schedule, state.size)
-        if self._solver is None or self._solver_key != key:
-            self._solver, self._solver_key = UniPC(UniPCCoefficients.from_schedule(schedule), state.size), key
-        self._solver.reset()
-        return self._solver

@@ -33,8 +33,8 @@ class DeviceBranch:
 
         Args:
             cuda: where.
-            gen: engine of gen_step.
-            dims: T, A, U, N.
+            gen: engine of gen_step or gen_step_sound.
+            dims: T, A, U, N; with sound, J.
             buffers: state, velocities, masks, slots.
             workspace: shared activations.
             rotary: cos and sin, fp32 [N, R] each, which shift with U.
@@ -73,14 +73,12 @@ class DeviceBranch:
             self._rotary.free()
 
     def _bind(self, buffers: TickBuffers, name: str) -> None:
-        velocity = f"v_{name}"
+        modalities = ("vision", "action", "sound") if "sound_noisy" in buffers.masks else ("vision", "action")
         addresses = {
-            "vision": buffers.pointer("state"),
-            "action": buffers.action_pointer("state"),
-            "vision_velocity": buffers.pointer(velocity),
-            "action_velocity": buffers.action_pointer(velocity),
+            **{modality: buffers.part("state", modality) for modality in modalities},
+            **{f"{modality}_velocity": buffers.part(f"v_{name}", modality) for modality in modalities},
             "und_kv": buffers.pointer(f"und_kv_{name}"),
-            **{shared: buffers.pointer(shared) for shared in ("vision_noisy", "action_noisy", "t", *WEIGHTS)},
+            **{shared: buffers.pointer(shared) for shared in (*buffers.masks, "t", *WEIGHTS)},
         }
         for tensor, address in addresses.items():
             self._context.bind(tensor, address)

@@ -57,7 +57,8 @@ class GraphSolver:
             coefficients: the schedule, as a table; of order 2.
             guidance_scale: of the guided steps.
             raw_dim: used channels of an action row.
-            masks: vision_noisy [T] and action_noisy [A], fp32, 1 noisy: fixed for this solver.
+            masks: vision_noisy [T] and action_noisy [A], fp32, 1 noisy: fixed for this solver. Sound
+                is generated, all of it.
             findings_host: page-locked uint32, two elements a step or more.
             staging: for the uploads.
             stream: for them too.
@@ -91,8 +92,8 @@ class GraphSolver:
         """See `StepSolver.begin`. The clean positions come in through a step that leaves the rest as it is."""
         layout, at, buffers = self._layout, self._pointer, self._buffers
         self._cuda.zero(buffers.state, layout.nbytes, stream)
-        self._cuda.copy(buffers.state, buffers.noise, 4 * layout.vision_count, stream)
-        self._cuda.copy(buffers.state + layout.action_offset_bytes, buffers.noise, 4 * layout.action_count, stream)
+        for _, start, count in layout.spans:
+            self._cuda.copy(buffers.state + 4 * start, buffers.noise, 4 * count, stream)
         for name, copies in (("corrected", 1), ("history", _HISTORY)):
             self._cuda.zero(at(name), copies * layout.nbytes, stream)
         # The state stands in for the velocities, which may hold anything yet: times 0, it must be finite
@@ -167,6 +168,7 @@ def _noisy(layout: StateLayout, raw_dim: int, masks: tuple[FloatArray, FloatArra
     flat[: layout.vision_count].reshape(layout.vision_shape)[...] = masks[0][None, :, None, None]
     action = flat[layout.action_offset :][: layout.action_count].reshape(layout.action_shape)
     action[:, :raw_dim] = masks[1][:, None]
+    flat[layout.sound_offset :][: layout.sound_count] = 1
     return flat
 
 

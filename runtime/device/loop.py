@@ -12,12 +12,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Optional, Union
 
+import numpy as np
+
 from motedge.runtime.cuda import Cuda, Stream
 from motedge.runtime.cuda.errors import CudaError
+from motedge.runtime.device.branch_pair import BranchPair
 from motedge.runtime.device.buffers import BRANCHES, TickBuffers
-from motedge.runtime.device.launchable import launchable_schedule
+from motedge.runtime.device.launcher import Launch, Launcher
 from motedge.runtime.device.layout import StateLayout
-from motedge.runtime.device.postmortem import raise_for
+from motedge.runtime.device.pinned_arena import PinnedArena
 from motedge.runtime.device.prefill import PrefillReader, PromptReader
 from motedge.runtime.device.program import TickProgram
 from motedge.runtime.device.programs import Programs
@@ -27,10 +30,12 @@ from motedge.runtime.device.staging import Staging
 from motedge.runtime.device.workspace import Workspace
 from motedge.runtime.device_engine import DeviceEngine
 from motedge.runtime.engine import IntArray
+from motedge.runtime.finite import check_finite
 from motedge.runtime.noise import NoiseAhead
 from motedge.runtime.request import GenInputs, GenResult, LoopCounters, LoopTimings, SamplerSettings
 from motedge.runtime.request_plan import check_request, gen_dims, prompts_of
 from motedge.runtime.rope import RotaryTable
+from motedge.runtime.step_view import StepWatch
 from motedge.runtime.tables import Tables
 
 # Fills the clean vision frames in `buffers.clean`; enqueues only
@@ -43,7 +48,7 @@ class DeviceLoop:
     Args:
         cuda: the context; belongs to the caller, who makes it current.
         und: engine of und_prefill, or what else reads prompts; it is freed with the loop, an engine is the caller's.
-        gen: engine of gen_step.
+        gen: engine of gen_step, or of gen_step_sound for requests with sound.
         solvers: where solvers come from.
         tables: the bundle's tables.
         model_config: transformer/config.json (`manifest.model["config"]`).
@@ -76,7 +81,7 @@ class DeviceLoop:
         self._weights = functools.lru_cache(maxsize=4)(tables.embodiment_weights)
         self.stream = stream
         self._staging = Staging(cuda)
-        self._marks = [cuda.event() for _ in range(2)]
+        self._arena = PinnedArena(cuda)
         reader = und if isinstance(und, PromptReader) else PrefillReader(cuda, und, workspace)
         self._prompts = DevicePrompts(cuda, reader, gen.dtype, tables, rotary)
         self._buffers: Optional[TickBuffers] = None
@@ -93,6 +98,7 @@ class DeviceLoop:
             capture=capture,
             max_programs=max_programs,
         )
+        self._launcher = Launcher(cuda, self._programs, self._staging, stream)
 
     @property
     def prompts(self) -> DevicePrompts:
@@ -100,16 +106,24 @@ class DeviceLoop:
         return self._prompts
 
     @property
-    def programs(self) -> tuple[TickProgram, ...]:
+    def programs(self) -> tuple[Union[TickProgram, BranchPair], ...]:
         """The kinds of requests kept, the oldest first."""
         return self._programs.kept()
 
-    def run(self, inputs: GenInputs, settings: SamplerSettings) -> GenResult:
+    def run(self, inputs: GenInputs, settings: SamplerSettings, watch: Optional[StepWatch] = None) -> GenResult:
         """Denoises one request from host arrays; as `DenoiseLoop.run`, with the same errors and CudaError."""
-        return self.denoise(inputs, settings, lambda buffers: self._upload_vision(buffers, inputs), vision=True)
+        return self.denoise(
+            inputs, settings, lambda buffers: self._upload_vision(buffers, inputs), vision=True, watch=watch
+        )
 
     def denoise(
-        self, inputs: GenInputs, settings: SamplerSettings, fill_vision: FillVision, *, vision: bool
+        self,
+        inputs: GenInputs,
+        settings: SamplerSettings,
+        fill_vision: FillVision,
+        *,
+        vision: bool,
+        watch: Optional[StepWatch] = None,
     ) -> GenResult:
         """Denoises one request whose clean frames may already be on the device.
 
@@ -118,6 +132,7 @@ class DeviceLoop:
             settings: the sampler's.
             fill_vision: puts the clean frames in place, called once buffers and prompts are ready.
             vision: whether the latents are downloaded; without, `GenResult.vision` is empty.
+            watch: called at each step, which is then launched and waited for by itself.
 
         Raises:
             ContractError, UsageError: as `DenoiseLoop.run`.
@@ -125,7 +140,7 @@ class DeviceLoop:
             CudaError: the GPU or an engine library failed; nothing is left running.
         """
         start = time.perf_counter()
-        tokens = prompts_of(inputs, settings.guidance_plan(), launchable_schedule(settings))
+        tokens = prompts_of(inputs, settings.guidance_plan(), settings.schedule())
         check_request(inputs, tokens, self._gen.contract)
         weights = self._weights(inputs.domain_id, inputs.raw_dim)
         hits, misses = self._prompts.hits, self._prompts.misses
@@ -138,36 +153,28 @@ class DeviceLoop:
             noise_start = time.perf_counter()
             noise, ahead = self._noise.take(inputs.seed, buffers.layout.noise_count)
             noise_ms = _since_ms(noise_start)
-            program, made = self._programs.take(inputs, settings, prompts, buffers)
             buffers.use_embodiment(weights, self.stream)
             self._place(buffers, prompts)
             fill_vision(buffers)
             self._upload(buffers, inputs, noise)
-            self._marks[0].record(self.stream)
-            program.launch(self.stream)
-            self._marks[1].record(self.stream)
-            self._download(buffers, program, vision)
+            outcome = self._launcher.run(Launch(inputs, settings, buffers, prompts, noise, watch))
+            self._download(buffers, vision)
             self.stream.synchronize()
         except BaseException:
             self._settle()
             raise
-        raise_for(program.solver.findings(), buffers, prompts, self._staging, self.stream, inputs)
-        timings = LoopTimings(
-            prefill_ms, 0.0, noise_ms, (), _since_ms(start), graph_ms=self._marks[1].elapsed_ms(self._marks[0])
-        )
-        launch = "one CUDA graph" if program.captured else f"piece by piece: {program.refusal or 'first of its kind'}"
+        outcome.check()
+        timings = LoopTimings(prefill_ms, 0.0, noise_ms, outcome.steps, _since_ms(start), graph_ms=outcome.graph_ms())
         counters = LoopCounters(
-            forwards=program.forwards,
+            forwards=outcome.forwards,
             prefills=self._prompts.misses - misses,
             prompt_hits=self._prompts.hits - hits,
-            rope_hits=0 if made else len(prompts),
+            rope_hits=0 if outcome.made else len(prompts),
             noise_ahead=ahead,
-            launch=launch,
-            reused=program.reused,
+            launch=outcome.launch,
+            reused=outcome.reused,
         )
-        shape = inputs.vision_clean.shape
-        latents = buffers.vision.copy() if vision else buffers.vision[:0].reshape(0, *shape[1:]).copy()
-        return GenResult(latents, buffers.action.copy(), timings, counters)
+        return _result(buffers, vision, timings, counters)
 
     def prepare(self, token_ids: IntArray) -> None:
         """Makes K and V of a prompt ready; as `DenoiseLoop.prepare`, with the same errors and CudaError.
@@ -188,14 +195,15 @@ class DeviceLoop:
     def _buffers_for(self, inputs: GenInputs) -> TickBuffers:
         channels, frames, rows, columns = inputs.vision_clean.shape
         actions, width = inputs.action_clean.shape
-        layout = StateLayout((channels, frames, rows, columns), (actions, width))
+        sound = (self._gen.contract.sizes["Q"], inputs.sound_latents) if inputs.sound_latents else (0, 0)
+        layout = StateLayout((channels, frames, rows, columns), (actions, width), sound)
         if self._buffers is None or self._buffers.layout != layout:
             self._programs.drop()
             if self._buffers is not None:
                 self._buffers.free()
                 self._buffers = None
-            tokens = gen_dims(inputs, 1, self._patch)["N"]
-            self._buffers = TickBuffers(self._cuda, self._gen, layout, tokens)
+            dims = gen_dims(inputs, 1, self._patch)
+            self._buffers = TickBuffers(self._cuda, self._gen, layout, dims, self._arena)
             self._buffers.clear(self.stream)
             self._in_slot = dict.fromkeys(BRANCHES)
         return self._buffers
@@ -214,20 +222,20 @@ class DeviceLoop:
         buffers.action_noisy[...] = inputs.action_noisy
         # Serves both ways: clean rows go up, results come down
         buffers.action[...] = inputs.action_clean
-        stream = self.stream
-        buffers.put(buffers.action_pointer("clean"), buffers.action, stream)
-        for name in ("noise", "vision_noisy", "action_noisy"):
-            buffers.put(buffers.pointer(name), getattr(buffers, name), stream)
+        buffers.sound_noisy[...] = 1
+        buffers.put(buffers.part("clean", "action"), buffers.action, self.stream)
+        for name in ("noise", *buffers.masks):
+            buffers.put(buffers.pointer(name), getattr(buffers, name), self.stream)
 
     def _upload_vision(self, buffers: TickBuffers, inputs: GenInputs) -> None:
         buffers.vision[...] = inputs.vision_clean
         buffers.put(buffers.pointer("clean"), buffers.vision, self.stream)
 
-    def _download(self, buffers: TickBuffers, program: TickProgram, vision: bool) -> None:
-        buffers.get(buffers.action, buffers.action_pointer("state"), self.stream)
+    def _download(self, buffers: TickBuffers, vision: bool) -> None:
+        buffers.get(buffers.action, buffers.part("state", "action"), self.stream)
+        buffers.get(buffers.sound, buffers.part("state", "sound"), self.stream)
         if vision:
             buffers.get(buffers.vision, buffers.pointer("state"), self.stream)
-        program.solver.fetch_findings(self.stream)
 
     def _settle(self) -> None:
         """After a failure: waits for what was enqueued, and forgets everything whose content is no longer certain."""
@@ -236,6 +244,16 @@ class DeviceLoop:
             self.stream.synchronize()
         self._in_slot = dict.fromkeys(BRANCHES)
         self._programs.drop()
+
+
+def _result(buffers: TickBuffers, vision: bool, timings: LoopTimings, counters: LoopCounters) -> GenResult:
+    """What was downloaded, in arrays of its own; NonFiniteError where velocities were finite and this is not."""
+    frames = buffers.vision if vision else buffers.vision[:0]
+    for value in (buffers.action, buffers.sound, frames):
+        check_finite(value, "the solver returned NaN or infinity")
+    sound = buffers.sound.copy() if buffers.layout.sound_count else None
+    latents = frames.copy() if vision else np.empty((0, *buffers.layout.vision_shape[1:]), np.float32)
+    return GenResult(latents, buffers.action.copy(), timings, counters, sound)
 
 
 def _since_ms(start: float) -> float:

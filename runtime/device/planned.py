@@ -22,7 +22,8 @@ class PlannedBlock:
         offset = 0
         for name, size in sizes_bytes.items():
             self._places[name] = offset, size
-            offset += -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+            # Even an empty tensor has an address of its own
+            offset += -(-max(size, 1) // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
         self.nbytes = offset
         self._memory = cuda.allocate(max(offset, ALIGNMENT_BYTES), purpose)
 

@@ -12,6 +12,7 @@ from motedge.runtime.device.buffers import TickBuffers
 from motedge.runtime.device.prompts import DevicePrompt
 from motedge.runtime.device.staging import Staging
 from motedge.runtime.device.step_solver import COND_NOT_FINITE
+from motedge.runtime.engine import FloatArray
 from motedge.runtime.finite import NonFiniteError, check_finite
 from motedge.runtime.request import GenInputs
 
@@ -33,23 +34,33 @@ def raise_for(
     """
     wrong = next((k for k, bits in enumerate(findings) if bits), None)
     if wrong is None:
-        check_finite(buffers.action, "the solver returned NaN or infinity")
         return
     if wrong == 0:
-        clean = np.empty(buffers.layout.vision_shape, np.float32)
-        staging.download(clean, buffers.pointer("clean"), stream)
-        check_finite(clean[:, inputs.vision_noisy == 0], "graph 'vae_encoder' returned NaN or infinity")
+        clean_vision(buffers, staging, stream, inputs)
         for name, prompt in zip(("conditional", "unconditional"), prompts):
             kv = np.empty(prompt.nbytes, np.uint8)
             staging.download(kv, prompt.memory.pointer, stream)
             _check_und_kv(kv, buffers.dtype, f"graph {prompt.graph!r} returned NaN or infinity, {name} prompt")
     branch = "conditional" if findings[wrong] & COND_NOT_FINITE else "unconditional"
     raise NonFiniteError(
-        f"graph 'gen_step' returned NaN or infinity at step {wrong}, {branch} branch",
+        f"graph {buffers.graph!r} returned NaN or infinity at step {wrong}, {branch} branch",
         expected="finite numbers",
         why=_WHY,
         fix=_FIX,
     )
+
+
+def clean_vision(buffers: TickBuffers, staging: Staging, stream: Stream, inputs: GenInputs) -> FloatArray:
+    """The clean frames as they lie on the device, fp32 [C, T, h, w], zero elsewhere.
+
+    Raises:
+        NonFiniteError: the encoder returned NaN or infinity.
+    """
+    clean = np.empty(buffers.layout.vision_shape, np.float32)
+    staging.download(clean, buffers.pointer("clean"), stream)
+    check_finite(clean[:, inputs.vision_noisy == 0], "graph 'vae_encoder' returned NaN or infinity")
+    clean[:, inputs.vision_noisy != 0] = 0
+    return clean
 
 
 def _check_und_kv(raw: NDArray[np.uint8], dtype: str, what: str) -> None:

@@ -56,6 +56,16 @@ class TickProgram:
         return len(self._guided) + sum(self._guided) - self.forwards
 
     @property
+    def computed(self) -> tuple[tuple[bool, bool], ...]:
+        """For each step, whether the conditional and the unconditional forward run."""
+        return self._computed
+
+    @property
+    def guided(self) -> tuple[bool, ...]:
+        """For each step, whether it takes both velocities."""
+        return self._guided
+
+    @property
     def captured(self) -> bool:
         """Whether the next launch is one CUDA graph."""
         return self._work.captured
@@ -69,6 +79,11 @@ class TickProgram:
         """Enqueues the loop: from noise in the buffers to the denoised state."""
         self._work.launch(stream)
 
+    def enqueue_forward(self, k: int, branch: int, stream: Stream) -> None:
+        """A forward of step k, if it is one that runs: for steps that are launched one by one."""
+        if self._computed[k][branch]:
+            self._branches[branch].enqueue(stream)
+
     def close(self) -> None:
         """Frees graph, branches and solver; harmless when repeated. Nothing of it may be running."""
         self._work.close()
@@ -79,7 +94,6 @@ class TickProgram:
     def _enqueue(self, stream: Stream) -> None:
         self._solver.begin(stream)
         for k, (guided, computed) in enumerate(zip(self._guided, self._computed)):
-            for branch, runs in enumerate(computed):
-                if runs:
-                    self._branches[branch].enqueue(stream)
+            for branch in range(len(computed)):
+                self.enqueue_forward(k, branch, stream)
             self._solver.step(k, guided, stream)

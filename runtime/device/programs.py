@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Optional
+from collections.abc import Callable, Sequence
+from typing import Optional, TypeVar, Union
 
 from motedge.errors import UsageError
 from motedge.runtime.cuda import Cuda, Stream
 from motedge.runtime.device.branch import DeviceBranch
+from motedge.runtime.device.branch_pair import BranchPair
 from motedge.runtime.device.buffers import BRANCHES, TickBuffers
 from motedge.runtime.device.launchable import fixed_cache, launchable_schedule
 from motedge.runtime.device.program import TickProgram
@@ -24,12 +25,14 @@ from motedge.runtime.rope import GenLayout, RotaryTable
 from motedge.runtime.schedule import FlowSchedule
 from motedge.runtime.step_cache.options import FixedCache
 
+_Made = TypeVar("_Made", TickProgram, BranchPair)
+
 
 class Programs:
     """Makes a `TickProgram` for each kind of request and keeps the last used ones.
 
     A kind is: prompt lengths, shapes and rates, schedule, guidance, forwards left out, which positions are clean, and
-    used channels.
+    used channels. Of a request that is solved on the host a `BranchPair`: prompt lengths, shapes and rates.
     """
 
     def __init__(
@@ -53,9 +56,9 @@ class Programs:
         self._workspace, self._staging, self._stream = workspace, staging, stream
         self._patch, self._capture, self._max = patch, capture, max_programs
         self._generation = workspace.generation
-        self._kept: OrderedDict[object, TickProgram] = OrderedDict()
+        self._kept: OrderedDict[object, Union[TickProgram, BranchPair]] = OrderedDict()
 
-    def kept(self) -> tuple[TickProgram, ...]:
+    def kept(self) -> tuple[Union[TickProgram, BranchPair], ...]:
         """What is kept, the oldest first."""
         return tuple(self._kept.values())
 
@@ -68,23 +71,34 @@ class Programs:
             ContractError: sizes outside a graph's profile.
             OutOfDeviceMemoryError: no room for its contexts.
         """
-        self._follow_workspace()
         schedule, plan, cache = launchable_schedule(settings), settings.guidance_plan(), fixed_cache(settings)
         layouts = tuple(gen_layout(inputs, prompt.und_len) for prompt in prompts)
         masks = inputs.vision_noisy.tobytes(), inputs.action_noisy.tobytes()
         key = (layouts, schedule, plan, cache, masks, inputs.raw_dim)
+        return self._keep(key, lambda: self._make(inputs, schedule, plan, cache, layouts, buffers))
+
+    def take_branches(
+        self, inputs: GenInputs, prompts: Sequence[DevicePrompt], buffers: TickBuffers
+    ) -> tuple[BranchPair, bool]:
+        """The forwards of a kind of request that is solved on the host; see `take`."""
+        layouts = tuple(gen_layout(inputs, prompt.und_len) for prompt in prompts)
+        return self._keep(("host", layouts), lambda: BranchPair(self._branches(inputs, layouts, buffers)))
+
+    def _keep(self, key: object, make: Callable[[], _Made]) -> tuple[_Made, bool]:
+        self._follow_workspace()
         if key in self._kept:
             self._kept.move_to_end(key)
-            return self._kept[key], False
+            # What lies under a key was made for it
+            return self._kept[key], False  # type: ignore[return-value]
         while len(self._kept) >= self._max:
             self._kept.popitem(last=False)[1].close()
-        program = self._make(inputs, schedule, plan, cache, layouts, buffers)
+        made = make()
         if self._follow_workspace():
-            # It grew while the program was made, whose first parts hold the old address
-            program.close()
-            program = self._make(inputs, schedule, plan, cache, layouts, buffers)
-        self._kept[key] = program
-        return program, True
+            # It grew while this was made, whose first parts hold the old address
+            made.close()
+            made = make()
+        self._kept[key] = made
+        return made, True
 
     def drop(self) -> None:
         """Frees all contexts and graphs; nothing of them may be running."""
@@ -101,17 +115,27 @@ class Programs:
         buffers: TickBuffers,
     ) -> TickProgram:
         solver = self._solvers.make(buffers, schedule, plan.scale, inputs, self._staging, self._stream)
-        branches: list[DeviceBranch] = []
         try:
-            for name, layout in zip(BRANCHES, layouts):
-                branches.append(self._branch(name, gen_dims(inputs, layout.und_len, self._patch), layout, buffers))
+            branches = self._branches(inputs, layouts, buffers)
         except BaseException:
-            TickProgram(self._cuda, solver, branches, ()).close()
+            solver.close()
             raise
         guided = [plan.active(int(t)) for t in schedule.timesteps]
         refusal: Optional[str] = None if self._capture else "switched off"
         computed = None if cache is None else cache.computed(guided)
         return TickProgram(self._cuda, solver, branches, guided, computed=computed, refusal=refusal)
+
+    def _branches(
+        self, inputs: GenInputs, layouts: Sequence[GenLayout], buffers: TickBuffers
+    ) -> tuple[DeviceBranch, ...]:
+        made: list[DeviceBranch] = []
+        try:
+            for name, layout in zip(BRANCHES, layouts):
+                made.append(self._branch(name, gen_dims(inputs, layout.und_len, self._patch), layout, buffers))
+        except BaseException:
+            BranchPair(made).close()
+            raise
+        return tuple(made)
 
     def _branch(self, name: str, dims: dict[str, int], layout: GenLayout, buffers: TickBuffers) -> DeviceBranch:
         rotary = self._rotary.generator(layout)

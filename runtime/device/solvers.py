@@ -1,4 +1,7 @@
-"""Which solver advances the state: the fused kernel where it was compiled for this GPU, else the bundle's graph."""
+"""Which solver advances the state: the fused kernel where it was compiled for this GPU, else the bundle's graph.
+
+The kernel knows vision and action; sound is solved by the graph, which takes any flat state.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,7 @@ class SolverSource:
     ) -> StepSolver:
         """A solver for one schedule, scale and set of masks."""
         coefficients = UniPCCoefficients.from_schedule(schedule)
-        if self.kernels is not None:
+        if self.kernels is not None and not buffers.layout.sound_count:
             return KernelSolver(
                 self.cuda,
                 self.kernels,
@@ -68,7 +71,12 @@ class SolverSource:
                 staging,
             )
         if self.graph is None:
-            raise HostError("the engine of solver_step has been closed")
+            raise HostError(
+                "the state with sound can't be advanced on the GPU",
+                expected="an engine of the graph solver_step",
+                why="the compiled kernel knows vision and action alone",
+                fix="export again, which adds solver_step, and build its engine",
+            )
         return GraphSolver(
             self.cuda,
             self.graph,

@@ -33,6 +33,7 @@ def device_loop(model: Any, tables: Any) -> Any:
         engine: Any = None,
         cuda: Any = None,
         solver: str = "graph",
+        gen_contract: Any = None,
         **loop_options: Any,
     ) -> SimpleNamespace:
         cuda = cuda or HostCuda(deferred=True, kernels=KERNELS)
@@ -40,9 +41,10 @@ def device_loop(model: Any, tables: Any) -> Any:
         functions = {**model.functions, **(functions or {})}
         scene = SimpleNamespace(cuda=cuda)
         with cuda.current():
+            gen_contract = gen_contract or model.contracts["gen_step"]
             scene.und, scene.gen = (
-                FunctionEngine(cuda, model.contracts[graph], functions[graph], **(engine or {}))
-                for graph in ("und_prefill", "gen_step")
+                FunctionEngine(cuda, contract, functions[contract.graph], **(engine or {}))
+                for contract in (model.contracts["und_prefill"], gen_contract)
             )
             scene.solver = FunctionEngine(cuda, SOLVER_CONTRACT, functions.get("solver_step", solver_function))
             scene.workspace = Workspace(cuda)
@@ -86,11 +88,13 @@ def device_loop(model: Any, tables: Any) -> Any:
 def host_loop(model: Any, tables: Any, numpy_engine: Callable[..., Any]) -> Any:
     """The reference: the loop on the host, over the same functions."""
 
-    def make(functions: Any = None) -> DenoiseLoop:
+    def make(functions: Any = None, gen_contract: Any = None) -> DenoiseLoop:
         functions = {**model.functions, **(functions or {})}
+        gen = numpy_engine("gen_step", functions[gen_contract.graph if gen_contract else "gen_step"])
+        gen.contract = gen_contract or gen.contract
         return DenoiseLoop(
             numpy_engine("und_prefill", functions["und_prefill"]),
-            numpy_engine("gen_step", functions["gen_step"]),
+            gen,
             tables,
             model.config,
         )

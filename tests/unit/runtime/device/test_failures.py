@@ -156,7 +156,7 @@ def test_kept_prompts_make_room_for_a_new_one(device_loop: Any, gen_inputs: Any)
 def test_page_locked_memory_that_is_refused(device_loop: Any, gen_inputs: Any) -> None:
     scene = device_loop()
     for _ in range(3):
-        scene.cuda.inject("pinned", OutOfDeviceMemoryError("no page-locked memory"), after=2)
+        scene.cuda.inject("pinned", OutOfDeviceMemoryError("no page-locked memory"))
         with pytest.raises(OutOfDeviceMemoryError):
             scene.run(gen_inputs(), SETTINGS)
         assert "tick buffers" not in scene.cuda.ledger

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from motedge.errors import UsageError
 from motedge.runtime.request import SamplerSettings
 from motedge.runtime.step_cache.options import FixedCache, SeaCache
 
@@ -48,22 +47,19 @@ def test_rules_have_graphs_of_their_own(device_loop: Any, host_loop: Any, gen_in
     assert len(scene.loop.programs) == 3
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (SamplerSettings(step_cache=SeaCache()), "SeaCache"),
-        (SamplerSettings(steps=2, shift=1.0, guidance=1.0, distilled_sigmas=(1.0, 0.5)), "distilled"),
-    ],
-    ids=["sea", "distilled"],
-)
-def test_refuses_what_the_host_must_decide(
-    device_loop: Any, host_loop: Any, gen_inputs: Any, settings: Any, message: str
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("threshold", [0.0, 0.15, 10.0])
+def test_seacache_is_solved_on_the_host(
+    device_loop: Any, host_loop: Any, gen_inputs: Any, threshold: float, guidance: float
 ) -> None:
-    scene = device_loop()
-    with pytest.raises(UsageError, match=message):
-        scene.run(gen_inputs(), settings)
-    assert scene.loop.prompts.misses == 0
-    # And is none the worse for it
-    plain = SamplerSettings()
-    result, expected = scene.run(gen_inputs(), plain), host_loop().run(gen_inputs(), plain)
-    np.testing.assert_allclose(result.action, expected.action, rtol=0, atol=2e-6)
+    settings = SamplerSettings(steps=6, guidance=guidance, step_cache=SeaCache(threshold))
+    scene, host = device_loop(), host_loop()
+    for seed in range(3):
+        before = scene.gen.counts["runs"]
+        result, expected = scene.run(gen_inputs(seed=seed), settings), host.run(gen_inputs(seed=seed), settings)
+        np.testing.assert_allclose(result.action, expected.action, rtol=0, atol=2e-6)
+        np.testing.assert_allclose(result.vision, expected.vision, rtol=0, atol=2e-6)
+        assert result.counters.forwards == expected.counters.forwards == scene.gen.counts["runs"] - before
+        assert result.counters.reused == expected.counters.reused
+        assert result.counters.launch == "step by step: SeaCache looks at the latent before every step"
+        assert [step.reused for step in result.timings.steps] == [step.reused for step in expected.timings.steps]
