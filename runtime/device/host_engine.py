@@ -9,6 +9,7 @@ import contextlib
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
@@ -61,6 +62,11 @@ class HostEngine:
     def contract(self) -> Any:
         """Of the graph."""
         return self._engine.contract
+
+    @property
+    def model(self) -> Optional[Path]:
+        """The file that it was loaded from, where the engine tells."""
+        return getattr(self._engine, "model", None) or getattr(self._engine, "path", None)
 
     @property
     def dtype(self) -> str:

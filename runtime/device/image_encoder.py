@@ -54,6 +54,11 @@ class ImageEncoder:
         """Enqueues the upload of `canvas`."""
         self._cuda.copy(self.canvas_pointer, self.canvas.ctypes.data, self.canvas.nbytes, stream)
 
+    def download(self, stream: Stream) -> None:
+        """Fills `canvas` with what lies on the device, and waits for it."""
+        self._cuda.copy(self.canvas.ctypes.data, self.canvas_pointer, self.canvas.nbytes, stream)
+        stream.synchronize()
+
     def encode(self, stream: Stream) -> None:
         """Enqueues the encoder on the image that lies on the device."""
         if self._work is None or self._generation != self._workspace.generation:

@@ -39,5 +39,12 @@ def normalise(canvas: Image, out: Optional[FloatArray] = None) -> FloatArray:
     return np.take(_LEVELS, planes, out=out, mode="clip")
 
 
+def seen_image(canvas: FloatArray, content: tuple[int, int]) -> Image:
+    """The image that `pad_canvas` and `normalise` made a canvas of, exactly: uint8 [*content, 3]."""
+    rows, columns = content
+    levels = np.rint((canvas[0, :, :rows, :columns] + np.float32(1)) * np.float32(127.5))
+    return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 0))
+
+
 # fp32 [256]: the normalised value of each grey level
 _LEVELS: FloatArray = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Optional, Union
 
 from motedge.bundle import Bundle
 from motedge.runtime.backends.device_registry import ONNXRUNTIME_CUDA, open_device_engine
@@ -17,6 +17,7 @@ from motedge.runtime.device.graph_solver import GRAPH as SOLVER
 from motedge.runtime.device.image_encoder import ImageEncoder
 from motedge.runtime.device.layout import StateLayout
 from motedge.runtime.device.loop import DeviceLoop
+from motedge.runtime.device.prefill import PromptReader
 from motedge.runtime.device.solvers import SolverSource
 from motedge.runtime.device.workspace import Workspace
 from motedge.runtime.device_engine import DeviceEngine
@@ -43,8 +44,9 @@ def open_device_tick(
     model_config: Mapping[str, Any],
     choice: Mapping[str, Any],
     gpu: GpuOptions,
+    reader: Optional[PromptReader] = None,
 ) -> PolicyTick:
-    """A tick on the GPU that survives one loss of its context.
+    """A tick on the GPU that survives one loss of its context, unless it has its prompts read by others.
 
     Args:
         bundle: the bundle.
@@ -54,6 +56,8 @@ def open_device_tick(
         model_config: transformer/config.json.
         choice: backend, variant, recipe and options, as `open_device_engine` takes them.
         gpu: how the GPU is used.
+        reader: reads prompts in the place of graph und_prefill, which is then not opened. What it has on the GPU would
+            be lost with the context, and is not this tick's to open anew.
 
     Raises:
         HostError: no GPU, no driver, a library missing; an engine of another GPU or version; too little memory.
@@ -64,15 +68,15 @@ def open_device_tick(
         cuda = open_cuda(gpu.ordinal, priorities=gpu.priority != "normal")
         with cuda.current(), contextlib.ExitStack() as opened:
             opened.callback(cuda.close)
-            tick = _assemble(opened, cuda, bundle, tables, shape, seeds, model_config, choice, gpu)
+            tick = _assemble(opened, cuda, bundle, tables, shape, seeds, model_config, choice, gpu, reader)
             # From here on the tick closes them
             opened.pop_all()
         return tick
 
-    def recovering() -> RecoveringTick:
-        return RecoveringTick(make, lambda: reset_context(gpu.ordinal))
+    def opened_tick() -> PolicyTick:
+        return make() if reader is not None else RecoveringTick(make, lambda: reset_context(gpu.ordinal))
 
-    return OneThreadTick(recovering) if choice["backend"] == ONNXRUNTIME_CUDA else recovering()
+    return OneThreadTick(opened_tick) if choice["backend"] == ONNXRUNTIME_CUDA else opened_tick()
 
 
 def _assemble(
@@ -85,6 +89,7 @@ def _assemble(
     model_config: Mapping[str, Any],
     choice: Mapping[str, Any],
     gpu: GpuOptions,
+    reader: Optional[PromptReader],
 ) -> DeviceTick:
     stream = cuda.stream(gpu.priority)
 
@@ -98,21 +103,24 @@ def _assemble(
         LOG.warning("solver and images do without the compiled kernels: %s", lacking)
     # The largest first: what does not fit fails before the rest is loaded
     gen = load("gen_step")
-    und, vae = load("und_prefill"), load("vae_encoder")
+    prompts: Union[DeviceEngine, PromptReader] = load("und_prefill") if reader is None else reader
+    vae = load("vae_encoder")
     solver = None if kernels is not None else load(SOLVER)
     workspace = Workspace(cuda)
     opened.callback(workspace.free)
     largest = _largest(gen, shape, model_config)
-    for engine in (gen, und, vae, solver):
-        if engine is not None:
-            _cover(workspace, engine, largest)
+    # A reader's are its owner's
+    own = [] if isinstance(prompts, PromptReader) else [prompts]
+    engines = [*own, gen, vae, *([] if solver is None else [solver])]
+    for engine in engines:
+        _cover(workspace, engine, largest)
     refusal = None if gpu.cuda_graph else "switched off"
     encoder = ImageEncoder(cuda, vae, workspace, refusal=refusal)
     opened.callback(encoder.close)
     noise = NoiseAhead(next_seed=lambda _: int(seeds.peek()))
     loop = DeviceLoop(
         cuda,
-        und,
+        prompts,
         gen,
         SolverSource(cuda, workspace, kernels, solver),
         tables,
@@ -125,7 +133,6 @@ def _assemble(
     opened.callback(loop.close)
     sight = make_sight(cuda, kernels, encoder, shape, stream)
     opened.callback(sight.close)
-    engines = [engine for engine in (und, gen, vae, solver) if engine is not None]
     keep = [engine.save_runtime_cache for engine in engines if isinstance(engine, TensorRtEngine)]
     return DeviceTick(cuda, engines, workspace, encoder, loop, sight, shape, keep)
 

@@ -16,8 +16,9 @@ from motedge.runtime.device.loop import DeviceLoop
 from motedge.runtime.device.workspace import Workspace
 from motedge.runtime.device_engine import DeviceEngine
 from motedge.runtime.engine import FloatArray, IntArray
-from motedge.runtime.policy.canvas import normalise, pad_canvas
+from motedge.runtime.policy.canvas import normalise, pad_canvas, seen_image
 from motedge.runtime.policy.observation import Observation
+from motedge.runtime.policy.resize import Image
 from motedge.runtime.policy.shape import PolicyShape
 from motedge.runtime.policy.tick import TickRequest, TickResult, gen_inputs, view_image
 from motedge.runtime.request import SamplerSettings
@@ -87,6 +88,12 @@ class DeviceTick:
         with self._cuda.current():
             return self._sight.see(observation, self._loop.stream)
 
+    def seen(self) -> Image:
+        """See `PolicyTick.seen`. Comes from the GPU: frames need not have been on the host."""
+        with self._cuda.current():
+            self._encoder.download(self._loop.stream)
+        return seen_image(self._encoder.canvas, self._shape.content)
+
     def run(self, request: TickRequest, settings: SamplerSettings) -> TickResult:
         """See `PolicyTick.run`."""
         inputs = gen_inputs(request, self._no_vision, self._shape)
@@ -110,6 +117,11 @@ class DeviceTick:
                 counters, launch=f"{counters.launch}; image encoder: {self._encoder.refusal}"
             )
         return TickResult(result.action, result.timings, counters, stages)
+
+    @property
+    def prepares_aside(self) -> bool:
+        """See `PolicyTick.prepares_aside`."""
+        return self._loop.prompts.aside
 
     def prepare(self, token_ids: IntArray) -> None:
         """See `PolicyTick.prepare`."""

@@ -19,7 +19,7 @@ from motedge.runtime.policy.gpu_options import GpuOptions
 from motedge.runtime.policy.policy import Policy, require_served
 from motedge.runtime.policy.seeds import RequestSeeds
 from motedge.runtime.policy.shape import PolicyShape
-from motedge.runtime.policy.shared_prompts import check_shared, prompts_read_by
+from motedge.runtime.policy.shared_prompts import check_reasoner, prompts_read_by
 from motedge.runtime.policy.tick import HostTick, PolicyTick
 from motedge.runtime.reasoner.shared_prefill import UndAsPrefill
 from motedge.runtime.request import SamplerSettings
@@ -28,6 +28,7 @@ from motedge.runtime.text import PromptTokenizer
 
 if TYPE_CHECKING:
     from motedge.runtime.reasoner.bundle_reasoner import BundleReasoner
+    from motedge.runtime.reasoner.device_prompts import UndReader
 
 CHECKS = ("full", "size")
 GRAPHS = ("und_prefill", "gen_step", "vae_encoder")
@@ -63,7 +64,7 @@ def load_policy(
         embodiment: None takes the bundle's own.
         threads: CPU threads; None leaves it to the backend.
         gpu: How a GPU is used, where the backend runs on one.
-        reasoner: Of the same bundle: its weights read the prompts too. It stays the caller's, and must outlive this.
+        reasoner: Of the same bundle and device: its tower reads the prompts. It stays the caller's; must outlive this.
         settings: Fields of `SamplerSettings` that differ from the bundle's.
 
     Raises:
@@ -118,15 +119,37 @@ def _open_tick(
     tables = Tables.open(bundle)
     if choice["backend"] not in DEVICE_BACKENDS:
         return _host_tick(bundle, tables, shape, seeds, graph_opener(bundle, choice, reasoner))
-    if reasoner is not None:
-        raise UsageError(
-            f"a policy on {choice['backend']} can't share the reasoner's weights",
-            expected="onnxruntime",
-            why="they are in the host's memory",
-        )
     from motedge.runtime.policy.device_loader import open_device_tick
 
-    return open_device_tick(bundle, tables, shape, seeds, _model_config(bundle), choice, gpu)
+    reader = None if reasoner is None else device_reader(bundle, choice, gpu, reasoner)
+    return open_device_tick(bundle, tables, shape, seeds, _model_config(bundle), choice, gpu, reader)
+
+
+def device_reader(bundle: Bundle, choice: Mapping[str, Any], gpu: GpuOptions, reasoner: BundleReasoner) -> UndReader:
+    """What reads prompts on a GPU in the place of und_prefill: the reasoner's tower.
+
+    Args:
+        bundle: the generator's.
+        choice: its backend, variant and recipe.
+        gpu: how it uses the GPU.
+        reasoner: opened on the same GPU; it stays the caller's, and must outlive the reader.
+
+    Raises:
+        UsageError: the reasoner is elsewhere, another bundle's, or in another variant or recipe than asked for.
+        ContractError: its graph is of another model.
+    """
+    from motedge.runtime.reasoner.device_prompts import UndReader
+
+    towers = reasoner.device
+    if towers is None or towers.ordinal != gpu.ordinal:
+        raise UsageError(
+            f"a generator on {choice['backend']} can't share this reasoner's weights",
+            expected=f"a reasoner on GPU {gpu.ordinal}",
+            got="one on the host" if towers is None else f"one on GPU {towers.ordinal}",
+            fix=f"load_reasoner(bundle, engine={choice['backend']!r}), with the same GpuOptions.ordinal",
+        )
+    check_reasoner(bundle, reasoner, choice)
+    return UndReader(towers, bundle.contract("und_prefill"))
 
 
 def graph_opener(
@@ -139,10 +162,7 @@ def graph_opener(
     """
     if reasoner is None:
         return lambda graph: open_engine(bundle, graph, **choice)
-    if reasoner.root.resolve() != bundle.root.resolve():
-        expected, got = str(bundle.root), str(reasoner.root)
-        raise UsageError("reasoner and generator are of different bundles", expected=expected, got=got)
-    check_shared(bundle, reasoner.und_engine, choice)
+    check_reasoner(bundle, reasoner, choice)
     shared = UndAsPrefill(reasoner.und_engine, bundle.contract("und_prefill"))
     return lambda graph: shared if graph == "und_prefill" else open_engine(bundle, graph, **choice)
 

@@ -63,6 +63,11 @@ class Observation:
         object.__setattr__(self, "gripper_position", _gripper(self.gripper_position))
         _require_instruction(self.instruction)
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether any frame is on the GPU."""
+        return any(isinstance(view, DeviceFrame) for view in (self.views or {}).values())
+
     def host_views(self) -> Mapping[str, Image]:
         """The views, all of them host arrays.
 

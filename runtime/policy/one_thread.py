@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from motedge.runtime.engine import IntArray
 from motedge.runtime.policy.observation import Observation
+from motedge.runtime.policy.resize import Image
 from motedge.runtime.policy.tick import PolicyTick, TickRequest, TickResult
 from motedge.runtime.request import SamplerSettings
 
@@ -17,9 +18,14 @@ _Result = TypeVar("_Result")
 class OneThreadTick:
     """A `PolicyTick` around another, which is made, used and closed in one thread of its own.
 
+    Nothing is done beside a request: there is one thread, and the library captures graphs in a mode in which other
+    threads' calls fail.
+
     onnxruntime keeps handles, workspaces and captured graphs by calling thread, and gives none back before its session
     ends: a server with a thread a request would grow without end.
     """
+
+    prepares_aside = False
 
     def __init__(self, make: Callable[[], PolicyTick]) -> None:
         """`make`: opens the tick; what it raises comes through."""
@@ -39,6 +45,10 @@ class OneThreadTick:
     def see(self, observation: Observation) -> tuple[str, ...]:
         """See `PolicyTick.see`."""
         return self._call(lambda: self._tick.see(observation))
+
+    def seen(self) -> Image:
+        """See `PolicyTick.seen`."""
+        return self._call(self._tick.seen)
 
     def run(self, request: TickRequest, settings: SamplerSettings) -> TickResult:
         """See `PolicyTick.run`."""

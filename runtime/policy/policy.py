@@ -58,6 +58,8 @@ class Policy:
         self._prompt_format, self._notes = prompt_format, dict(notes or {})
         self._clip = Clip(shape.frames, shape.fps, shape.canvas)
         self._tokens: dict[str, IntArray] = {}
+        # A prompt may be prepared while another request runs
+        self._tokenizing = threading.Lock()
         self._lock = threading.Lock()
 
     def act(
@@ -96,16 +98,32 @@ class Policy:
             ObservationError: it is longer than the graphs allow.
             NonFiniteError: a graph returned NaN or infinity.
         """
+        tokens = self._encode(prompt)
+        if self.prepares_aside:
+            self._tick.prepare(tokens)
+            return
         with self._lock:
-            self._tick.prepare(self._encode(prompt))
+            self._tick.prepare(tokens)
+
+    @property
+    def prepares_aside(self) -> bool:
+        """Whether `prepare` may run while `act` does; otherwise they wait for each other."""
+        return self._tick.prepares_aside
 
     def prompt(self, instruction: str) -> str:
         """The text that the model is given for an instruction."""
         return build_prompt(instruction, self._clip, self._prompt_format)
 
     def see(self, observation: Observation) -> tuple[Image, tuple[str, ...]]:
-        """The image that the model is given, uint8 [content rows, columns, 3], and the views missing from it."""
-        return view_image(observation, self.shape.content)
+        """The image that the model is given, uint8 [content rows, columns, 3], and the views missing from it.
+
+        Where a frame is on the GPU, the image is composed there and comes from there.
+        """
+        if not observation.on_gpu:
+            return view_image(observation, self.shape.content)
+        with self._lock:
+            missing = self._tick.see(observation)
+            return self._tick.seen(), missing
 
     def memory_bytes(self) -> dict[str, int]:
         """What the policy holds of a GPU's memory, by purpose, as near as the libraries tell; empty on the host."""
@@ -218,18 +236,23 @@ class Policy:
     def _encode(self, prompt: str) -> IntArray:
         tokens = self._tokens.get(prompt)
         if tokens is None:
-            tokens = self._tokenizer.encode(prompt)
-            low, _, high = self._contract.profile["U"]
-            if not low <= len(tokens) <= high:
-                raise ObservationError(
-                    "the instruction is too long",
-                    expected=f"at most {high} tokens, the form around it included",
-                    got=f"{len(tokens)} tokens from {len(prompt)} characters",
-                    fix="say it in fewer words, or export with a shape set with more max_prompt_tokens",
-                )
-            if len(self._tokens) >= _KEPT_PROMPTS:
-                self._tokens.pop(next(key for key in self._tokens if key))
-            self._tokens[prompt] = tokens
+            with self._tokenizing:
+                return self._encode_anew(prompt)
+        return tokens
+
+    def _encode_anew(self, prompt: str) -> IntArray:
+        tokens = self._tokenizer.encode(prompt)
+        low, _, high = self._contract.profile["U"]
+        if not low <= len(tokens) <= high:
+            raise ObservationError(
+                "the instruction is too long",
+                expected=f"at most {high} tokens, the form around it included",
+                got=f"{len(tokens)} tokens from {len(prompt)} characters",
+                fix="say it in fewer words, or export with a shape set with more max_prompt_tokens",
+            )
+        if len(self._tokens) >= _KEPT_PROMPTS:
+            self._tokens.pop(next(key for key in self._tokens if key))
+        self._tokens[prompt] = tokens
         return tokens
 
 

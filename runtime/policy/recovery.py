@@ -12,6 +12,7 @@ from motedge.errors import HostError, MotedgeError, UsageError
 from motedge.runtime.cuda.errors import StickyCudaError
 from motedge.runtime.engine import IntArray
 from motedge.runtime.policy.observation import Observation
+from motedge.runtime.policy.resize import Image
 from motedge.runtime.policy.tick import PolicyTick, TickRequest, TickResult
 from motedge.runtime.request import SamplerSettings
 
@@ -23,6 +24,9 @@ _RESTART = "restart the process; if it happens again: compute-sanitizer, memory 
 
 class RecoveringTick:
     """A `PolicyTick` around one that can be made anew. The request that met the crash is run again."""
+
+    # Two threads must not rebuild one context
+    prepares_aside = False
 
     def __init__(self, make: Callable[[], PolicyTick], reset: Callable[[], None]) -> None:
         """Makes the first tick.
@@ -59,6 +63,10 @@ class RecoveringTick:
         except StickyCudaError as error:
             self._rebuild(error)
             return self.tick.see(observation)
+
+    def seen(self) -> Image:
+        """See `PolicyTick.seen`."""
+        return self.tick.seen()
 
     def run(self, request: TickRequest, settings: SamplerSettings) -> TickResult:
         """See `PolicyTick.run`."""

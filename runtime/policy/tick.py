@@ -11,7 +11,7 @@ import numpy as np
 
 from motedge.runtime.engine import Engine, FloatArray, IntArray
 from motedge.runtime.finite import check_finite
-from motedge.runtime.policy.canvas import normalise, pad_canvas
+from motedge.runtime.policy.canvas import normalise, pad_canvas, seen_image
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.resize import Image, resize_bilinear
 from motedge.runtime.policy.shape import PolicyShape
@@ -60,12 +60,22 @@ class PolicyTick(Protocol):
         """
         ...
 
+    def seen(self) -> Image:
+        """What the last `see` took, as the model is given it: uint8 [content rows, columns, 3]."""
+        ...
+
     def run(self, request: TickRequest, settings: SamplerSettings) -> TickResult:
         """Denoises the actions that follow what was seen.
 
         Raises:
             NonFiniteError: a graph returned NaN or infinity; names the graph, the step and the branch.
         """
+        ...
+
+    @property
+    def prepares_aside(self) -> bool:
+        """Whether `prepare` may be called in another thread while a request runs, and hinders it no more than other
+        work on the GPU does."""
         ...
 
     def prepare(self, token_ids: IntArray) -> None:
@@ -137,6 +147,8 @@ def gen_inputs(request: TickRequest, vision_clean: FloatArray, shape: PolicyShap
 class HostTick:
     """Images and loop by numpy, graphs by engines with host arrays."""
 
+    prepares_aside = False
+
     def __init__(self, vae: Engine, loop: Loop, shape: PolicyShape, engines: tuple[Engine, ...] = ()) -> None:
         """Takes over what it is given; `engines` are closed with it."""
         self._loop, self._shape, self._engines = loop, shape, (*engines, vae)
@@ -149,6 +161,10 @@ class HostTick:
         image, missing = view_image(observation, self._shape.content)
         normalise(pad_canvas(image, self._shape.canvas), out=self._canvas)
         return missing
+
+    def seen(self) -> Image:
+        """See `PolicyTick.seen`."""
+        return seen_image(self._canvas, self._shape.content)
 
     def run(self, request: TickRequest, settings: SamplerSettings) -> TickResult:
         """See `PolicyTick.run`."""

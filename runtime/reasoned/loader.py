@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import Any, Optional
 
-from motedge.errors import UsageError
 from motedge.files import PathLike
-from motedge.runtime.backends import DEVICE_BACKENDS
+from motedge.runtime.policy.gpu_options import GpuOptions
 from motedge.runtime.policy.loader import load_policy
 from motedge.runtime.reasoned.options import ReasonOptions
 from motedge.runtime.reasoned.policy import ReasonedPolicy, with_reasoning
@@ -23,6 +23,8 @@ def load_reasoned_policy(
     recipe: Optional[str] = None,
     check: str = "full",
     threads: Optional[int] = None,
+    gpu: Optional[GpuOptions] = None,
+    capacity: Optional[int] = None,
     **policy: Any,
 ) -> ReasonedPolicy:
     """Opens both.
@@ -30,24 +32,19 @@ def load_reasoned_policy(
     Args:
         bundle_path: Folder of the bundle, exported with the group "reasoner".
         options: How and when the reasoner is asked.
-        engine: Backend that runs the graphs, on the host.
+        engine: Backend that runs the graphs.
         variant: As of `load_policy`.
         recipe: As of `load_policy`.
         check: As of `load_policy`.
         threads: As of `load_policy`.
+        gpu: How the policy uses a GPU. The reasoner does likewise, on a stream of low priority.
+        capacity: Tokens of the reasoner's prompt and reply; as of `load_reasoner`.
         policy: What else `load_policy` takes.
 
     Raises:
-        UsageError: a backend on a GPU, and as `load_policy` and `load_reasoner`.
+        UsageError: thinking in the background where that can't be; and as `load_policy` and `load_reasoner`.
         BundleError: the bundle was exported without the reasoner; a file is missing, changed or damaged.
     """
-    if engine in DEVICE_BACKENDS:
-        raise UsageError(
-            f"a policy that reasons does not run on backend {engine!r} yet",
-            expected="onnxruntime",
-            why="thinking between ticks was not tried on a GPU",
-            fix="leave the reasoner out, or --engine",
-        )
     choice: dict[str, Any] = {
         "engine": engine,
         "variant": variant,
@@ -55,9 +52,11 @@ def load_reasoned_policy(
         "check": check,
         "threads": threads,
     }
+    gpu = GpuOptions() if gpu is None else gpu
+    behind = dataclasses.replace(gpu, priority="low")
     with contextlib.ExitStack() as opened:
-        reasoner = opened.enter_context(load_reasoner(bundle_path, **choice))
-        acting = opened.enter_context(load_policy(bundle_path, reasoner=reasoner, **choice, **policy))
+        reasoner = opened.enter_context(load_reasoner(bundle_path, gpu=behind, capacity=capacity, **choice))
+        acting = opened.enter_context(load_policy(bundle_path, reasoner=reasoner, gpu=gpu, **choice, **policy))
         reasoned = with_reasoning(acting, reasoner, options)
         # From here on the policy that reasons closes them
         opened.pop_all()

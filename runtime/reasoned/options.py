@@ -17,7 +17,8 @@ MODES = tuple(_SAMPLING)
 
 @dataclass(frozen=True)
 class ReasonOptions:
-    """Of `with_reasoning` and `reasoned_request`. With neither slice, a reply is written whole before the tick acts."""
+    """Of `with_reasoning` and `reasoned_request`. With neither slice nor background, a reply is written whole before
+    the tick acts."""
 
     # A new reply is begun at every so many ticks, or as soon as the one before is done
     every: int = 1
@@ -31,6 +32,8 @@ class ReasonOptions:
     slice_tokens: Optional[int] = None
     # Time between two ticks after which no further token is begun
     slice_ms: Optional[float] = None
+    # Written in a thread of its own, while ticks run: GPU backends whose prompts the reasoner's tower reads
+    background: bool = False
     # Tokens of the reasoner's prompt that are read at once
     piece: int = 64
     # Whether the model thinks before it answers, where its template knows of it; None leaves its default
@@ -46,10 +49,22 @@ class ReasonOptions:
         if self.slice_ms is not None and not self.slice_ms > 0:
             raise UsageError("slice_ms of the reasoning is wrong", expected="more than 0", got=self.slice_ms)
 
+        if self.background and self.sliced:
+            raise UsageError(
+                "a reply is written in the background or in slices, not both",
+                expected="background, or slice_tokens or slice_ms",
+                got=f"slice_tokens {self.slice_tokens}, slice_ms {self.slice_ms}, and background",
+            )
+
     @property
     def sliced(self) -> bool:
         """Whether a reply is spread over the time between ticks."""
         return self.slice_tokens is not None or self.slice_ms is not None
+
+    @property
+    def within_ticks(self) -> bool:
+        """Whether a tick waits for the reply."""
+        return not self.sliced and not self.background
 
     def tokens(self) -> SamplingOptions:
         """How tokens are chosen, and how many at most."""

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
-import numpy as np
-
-from motedge.errors import UsageError
+from motedge.errors import MotedgeError, UsageError
 from motedge.runtime.engine import FloatArray
 from motedge.runtime.policy.chunk import ActionChunk
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.policy import Policy
 from motedge.runtime.policy.resize import Image
+from motedge.runtime.reasoned.background import BackgroundThinker
 from motedge.runtime.reasoned.options import JSON_PROMPT, ReasonOptions
 from motedge.runtime.reasoned.question import dense_prompt, planned_instruction
 from motedge.runtime.reasoned.reasoning import Reasoning
@@ -31,7 +31,8 @@ class ReasonedPolicy:
     """Acts on the last plan while the next one is written. May be called from several threads; calls wait, but `think`.
 
     With a slice, `act` never thinks: call `think` between ticks. What it does there is a forward at a time, and K and V
-    of the new prompt are made before the tick that first uses it. Without, `act` thinks first where a reply is due.
+    of the new prompt are made before the tick that first uses it. In the background a thread does the same while ticks
+    run, and what it made is taken up at the beginning of a tick. With neither, `act` thinks first where a reply is due.
     """
 
     def __init__(
@@ -43,8 +44,11 @@ class ReasonedPolicy:
         """Takes over both; they are closed with it.
 
         Raises:
-            UsageError: a dense caption for a policy whose prompts are not JSON.
+            UsageError: a dense caption for a policy whose prompts are not JSON; thinking in the background beside a
+                policy that can't have its prompts made ready meanwhile.
         """
+        if options.background:
+            _require_aside(policy)
         self._writer = _PolicyWriter(policy, options.mode)
         self._policy, self._reasoner, self._options = policy, reasoner, options
         self.settings: SamplerSettings = policy.settings
@@ -55,6 +59,7 @@ class ReasonedPolicy:
         self._subject: tuple[str, int] = ("", 0)
         self._latest: Optional[Reasoning] = None
         self._latest_tick = 0
+        self._background = BackgroundThinker() if options.background else None
 
     @property
     def policy(self) -> Policy:
@@ -64,7 +69,7 @@ class ReasonedPolicy:
     @property
     def thinks_in_act(self) -> bool:
         """Whether `act` waits for the reply where one is due: its time then says little of the next tick's."""
-        return not self._options.sliced
+        return self._options.within_ticks
 
     def act(
         self,
@@ -77,6 +82,7 @@ class ReasonedPolicy:
         """The next chunk, with `reasoning`. Arguments and errors as `Policy.act`."""
         with self._lock:
             begin = time.perf_counter()
+            self._collect()
             self._begin(observation)
             if self._thinking is not None and self.thinks_in_act:
                 thinking, self._thinking = self._thinking, None
@@ -94,11 +100,14 @@ class ReasonedPolicy:
         """Spends one slice on the reply that is under way, or what is left of it; says whether one still is.
 
         A step is never cut short: a slice ends with the first one after its time is over. While another call runs,
-        such as a tick that outlived its deadline, it does nothing and waits for nothing.
+        such as a tick that outlived its deadline, it does nothing and waits for nothing. Where thinking goes on in the
+        background, it only says whether it does.
 
         Raises:
             MotedgeError: the generator can't take even the plain instruction.
         """
+        if self._background is not None:
+            return self._background.busy
         if not self._lock.acquire(blocking=False):
             return self._thinking is not None
         try:
@@ -120,12 +129,20 @@ class ReasonedPolicy:
         """See `Policy.see`."""
         return self._policy.see(observation)
 
+    def memory_bytes(self) -> dict[str, int]:
+        """What both hold of a GPU's memory, by purpose; the reasoner's purposes begin with "reasoner: "."""
+        reasoner = self._reasoner.memory_bytes()
+        return {**self._policy.memory_bytes(), **{f"reasoner: {name}": size for name, size in reasoner.items()}}
+
     def close(self) -> None:
-        """Frees the policy, then the reasoner, whose weights the policy may use."""
-        with self._lock:
+        """Ends the thought, then frees the policy, then the reasoner, whose weights the policy may use."""
+        with self._lock, contextlib.ExitStack() as steps:
+            # In reverse, each even if another fails
+            steps.callback(self._reasoner.close)
+            steps.callback(self._policy.close)
+            if self._background is not None:
+                steps.callback(self._background.close)
             self._drop()
-            self._policy.close()
-            self._reasoner.close()
 
     def __enter__(self) -> ReasonedPolicy:
         return self
@@ -139,18 +156,42 @@ class ReasonedPolicy:
         if self._subject[0] != instruction:
             self._drop()
             self._due = self._tick
-        if self._thinking is not None or self._tick < self._due:
+        if self._under_way or self._tick < self._due:
             return
-        seen = _kept(observation) if self._options.sliced else observation
+        look = self._look(observation)
         self._subject, self._due = (instruction, self._tick), self._tick + self._options.every
-        self._thinking = think_about(
-            self._reasoner,
-            instruction,
-            lambda: self._policy.see(seen)[0],
-            self._options,
-            self._writer,
-            seen="robot",
-        )
+        thinking = think_about(self._reasoner, instruction, look, self._options, self._writer, seen="robot")
+        if self._background is None:
+            self._thinking = thinking
+        else:
+            self._background.begin(thinking)
+
+    @property
+    def _under_way(self) -> bool:
+        return self._thinking is not None or (self._background is not None and not self._background.idle)
+
+    def _collect(self) -> None:
+        """Takes up what was thought in the background: from here on it is what the generator is given."""
+        made = None if self._background is None else self._background.take()
+        if isinstance(made, Exception):
+            instruction = self._subject[0]
+            plain = self._writer.plain(instruction)
+            made = Reasoning(self._options.mode, instruction, plain, problem=f"thinking broke off: {made}")
+        if made is not None:
+            self._conclude(made)
+
+    def _look(self, observation: Observation) -> Callable[[], Image]:
+        """Gives the image of this observation, whenever it is asked for: the caller may reuse its buffers."""
+        if self._options.within_ticks:
+            return lambda: self._policy.see(observation)[0]
+        if not observation.on_gpu:
+            kept = _kept(observation)
+            return lambda: self._policy.see(kept)[0]
+        try:
+            image = self._policy.see(observation)[0]
+        except MotedgeError as error:
+            return _raising(error)
+        return lambda: image
 
     def _conclude(self, reasoning: Reasoning) -> None:
         self._thinking, self._latest, self._latest_tick = None, reasoning, self._subject[1]
@@ -173,6 +214,8 @@ class ReasonedPolicy:
         if self._thinking is not None:
             self._thinking.close()
             self._thinking = None
+        if self._background is not None:
+            self._background.begin(None)
 
 
 def with_reasoning(
@@ -210,9 +253,25 @@ class _PolicyWriter:
 
 
 def _kept(observation: Observation) -> Observation:
-    """The same with images of its own: the caller may reuse its buffers before they are looked at."""
+    """The same with images of its own; all of them are on the host."""
     if observation.image is not None:
         return dataclasses.replace(observation, image=observation.image.copy())
-    views = (observation.views or {}).items()
-    # Frames on the GPU stay as they are: looking at them fails, and the reply says so
-    return dataclasses.replace(observation, views={n: v.copy() if isinstance(v, np.ndarray) else v for n, v in views})
+    return dataclasses.replace(observation, views={n: v.copy() for n, v in observation.host_views().items()})
+
+
+def _raising(error: MotedgeError) -> Callable[[], Image]:
+    def look() -> Image:
+        raise error
+
+    return look
+
+
+def _require_aside(policy: Policy) -> None:
+    if not policy.prepares_aside:
+        raise UsageError(
+            "this policy can't act while a reply is written in the background",
+            expected="engine tensorrt or tensorrt-rtx, whose prompts the reasoner's tower reads",
+            why="on the host both take the same cores, and onnxruntime captures its CUDA graphs in a mode in which the"
+            " calls of other threads fail",
+            fix="a slice between ticks, slice_tokens or slice_ms; or load_policy(..., reasoner=...) on TensorRT",
+        )

@@ -60,7 +60,7 @@ def reasoned_request(
         raise UsageError("the reasoner has no prompt to start from", fix="say in words what is wanted")
     if is_json_prompt(request.prompt):
         return request, Reasoning(options.mode, request.prompt, request.prompt, problem=_ALREADY)
-    whole = dataclasses.replace(options, slice_tokens=None, slice_ms=None)
+    whole = dataclasses.replace(options, slice_tokens=None, slice_ms=None, background=False)
     writer = _RequestWriter(generator, request, options.mode)
     reasoning = run_through(think_about(reasoner, request.prompt, lambda: _first_frame(request), whole, writer))
     return dataclasses.replace(request, prompt=reasoning.prompt), reasoning

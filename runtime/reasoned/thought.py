@@ -36,6 +36,10 @@ class AskedReasoner(Protocol):
         """Answers it in steps."""
         ...
 
+    def memory_bytes(self) -> dict[str, int]:
+        """What it holds of a GPU's memory, by purpose."""
+        ...
+
     def close(self) -> None:
         """Frees the engines."""
         ...
@@ -89,7 +93,7 @@ def think_about(
         prompt = reasoner.prompt(question(text, len(images)), images, thinking=options.thinking)
         timings["prompt_ms"] = _since_ms(begin)
         yield
-        for event in reasoner.steps(prompt, options.tokens(), piece=options.piece if options.sliced else None):
+        for event in reasoner.steps(prompt, options.tokens(), piece=None if options.within_ticks else options.piece):
             if isinstance(event, Pause):
                 yield
             elif isinstance(event, Started):

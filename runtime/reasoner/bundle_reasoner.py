@@ -36,7 +36,9 @@ class BundleReasoner:
     ) -> None:
         """Takes over what was opened; `root`: the bundle's folder; `close` frees the engines; `device`: on a GPU."""
         self.settings, self.und_engine, self.root = settings, und, root
-        self._reasoner, self._prompts, self._close, self._device = reasoner, prompts, close, device
+        self._reasoner, self._prompts, self._close = reasoner, prompts, close
+        # Its towers on a GPU, from which a generator may have K and V of its prompts; None: on the host
+        self.device = device
 
     @property
     def capacity(self) -> int:
@@ -46,11 +48,11 @@ class BundleReasoner:
     @property
     def launch(self) -> str:
         """How a token of the reply is launched: "one CUDA graph", "piece by piece" and why, or "host"."""
-        return "host" if self._device is None else self._device.launch
+        return "host" if self.device is None else self.device.launch
 
     def memory_bytes(self) -> dict[str, int]:
         """What it holds of the GPU's memory, by purpose; nothing on the host."""
-        return {} if self._device is None else self._device.memory_bytes()
+        return {} if self.device is None else self.device.memory_bytes()
 
     def ask(
         self,

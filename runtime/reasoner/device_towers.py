@@ -12,13 +12,20 @@ from motedge.runtime.device.host_engine import HostEngine
 from motedge.runtime.device_engine import DeviceEngine
 from motedge.runtime.engine import FloatArray
 from motedge.runtime.reasoner.device_und import DeviceUnd
+from motedge.runtime.reasoner.fair_lock import FairLock
 from motedge.runtime.reasoner.ports import VisualTokens
 from motedge.runtime.reasoner.vision_engine import EngineVision
 from motedge.runtime.reasoner.visual_input import VisualInput
 
 
 class DeviceTowers:
-    """`UndStep` and `VisionTower`. Takes over everything it is given and closes it, the CUDA context last."""
+    """`UndStep` and `VisionTower`. Takes over everything it is given and closes it, the CUDA context last.
+
+    Several threads may call it, in the order in which they came: one that reasons and one that reads prompts.
+    """
+
+    # Prompts are read on a stream and in buffers of its own, in whichever thread
+    aside = True
 
     def __init__(
         self,
@@ -41,7 +48,13 @@ class DeviceTowers:
         """
         self.host_und = host_und
         self._cuda, self._engines, self._und, self._vision, self._parts = cuda, tuple(engines), und, vision, parts
+        self._lock = FairLock()
         self._closed = False
+
+    @property
+    def ordinal(self) -> int:
+        """The GPU's number."""
+        return self._cuda.facts.ordinal
 
     @property
     def capacity(self) -> int:
@@ -67,12 +80,17 @@ class DeviceTowers:
         deepstack: Optional[FloatArray],
     ) -> FloatArray:
         """See `DeviceUnd.step`."""
-        with self._cuda.current():
+        with self._lock, self._cuda.current():
             return self._und.step(embeddings, cos, sin, start, deepstack)
+
+    def read_prompt(self, embeddings: FloatArray, cos: FloatArray, sin: FloatArray, pointer: int) -> None:
+        """See `DeviceUnd.read_prompt`. Waits for the step that another thread has under way, and no longer."""
+        with self._lock, self._cuda.current():
+            self._und.read_prompt(embeddings, cos, sin, pointer)
 
     def encode(self, visual: VisualInput) -> VisualTokens:
         """See `EngineVision.encode`."""
-        with self._cuda.current():
+        with self._lock, self._cuda.current():
             return self._vision.encode(visual)
 
     def memory_bytes(self) -> dict[str, int]:
@@ -85,7 +103,7 @@ class DeviceTowers:
         if self._closed:
             return
         self._closed = True
-        with contextlib.ExitStack() as stack:
+        with self._lock, contextlib.ExitStack() as stack:
             stack.callback(self._cuda.close)
             # Of a lost context nothing can be freed, but what the objects hold of the host can
             with contextlib.suppress(CudaError):

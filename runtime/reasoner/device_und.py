@@ -8,6 +8,7 @@ the others, which moves from token to token and so can't be in the graph.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import Optional
 
 import numpy as np
@@ -24,7 +25,7 @@ from motedge.runtime.finite import check_finite
 from motedge.runtime.reasoner.device_inputs import StepInputs
 from motedge.runtime.reasoner.und_engine import PIECE
 
-_KV, _ROWS, _LOGITS = "past_kv", "kv", "logits"
+_KV, _ROWS, _LOGITS, _KEY = "past_kv", "kv", "logits", "k_for_gen"
 
 
 class DeviceUnd:
@@ -62,7 +63,9 @@ class DeviceUnd:
         contract.check_dims({"P": self.capacity})
         self.max_new = min(new, PIECE, self.capacity)
         sizes = contract.sizes
-        self._row_bytes, self._blocks = sizes["D"] * ITEM_BYTES[engine.dtype], sizes["L"] * 2 * sizes["K"]
+        self._row_bytes, self._layers, self._heads = sizes["D"] * ITEM_BYTES[engine.dtype], sizes["L"], sizes["K"]
+        # Where the generator sees another key than the tower itself
+        self._own_key = any(spec.name == _KEY for spec in contract.outputs)
         # Page-locked memory lives until the context is closed
         self._logits: FloatArray = cuda.pinned((sizes["V"],), np.float32)
         self._held, self._clean = 0, False
@@ -129,6 +132,37 @@ class DeviceUnd:
             raise
         return self._logits
 
+    def read_prompt(self, embeddings: FloatArray, cos: FloatArray, sin: FloatArray, pointer: int) -> None:
+        """Fills device memory with K and V of a text as the generator sees them; what is held of a reply stays.
+
+        Args:
+            embeddings: fp32 [n, H].
+            cos: fp32 [n, R].
+            sin: fp32 [n, R].
+            pointer: room for [L, 2, K, n, D] in the graph's type; it is filled when this returns.
+
+        Raises:
+            CudaError: the GPU or an engine library failed.
+        """
+        count = len(embeddings)
+        with contextlib.ExitStack() as made:
+            # After a failure too, nothing may be under way in what is freed here
+            made.callback(self._wait)
+            self._make_clean()
+            past, slots = self._buffer.pointer(_KV), self._least
+            if count > self.max_new:
+                past, slots = self._past_of_prompt(count, made)
+            for start in range(0, count, self.max_new):
+                part = slice(start, min(start + self.max_new, count))
+                values = {"embeddings": embeddings[part], "cos": cos[part], "sin": sin[part]}
+                self._read_piece(values, start, past, slots if start else self._least)
+                width = (part.stop - start) * self._row_bytes
+                self._place_prompt(pointer, start, width, count * self._row_bytes)
+                if part.stop < count:
+                    self._copy_rows(past, start, slots * self._row_bytes, width)
+                # Its inputs and outputs are the next piece's
+                self._stream.synchronize()
+
     def drop(self) -> None:
         """Frees the context and the graph of a token; the next one makes them anew."""
         if self._decode is not None:
@@ -170,6 +204,39 @@ class DeviceUnd:
         finally:
             context.close()
 
+    def _past_of_prompt(self, count: int, made: contextlib.ExitStack) -> tuple[int, int]:
+        """Address and slots of a buffer for K and V of a prompt that is read in pieces."""
+        slots = max(self._least, count)
+        nbytes = self._layers * 2 * self._heads * slots * self._row_bytes
+        block = PlannedBlock(self._cuda, {_KV: nbytes}, "K and V of a long prompt")
+        made.callback(block.free)
+        made.callback(self._wait)
+        self._cuda.zero(block.pointer(_KV), nbytes, self._stream)
+        return block.pointer(_KV), slots
+
+    def _read_piece(self, values: Mapping[str, FloatArray], start: int, past: int, slots: int) -> None:
+        """Enqueues the tower on a piece of a prompt, without its logits: those on the host may be in use."""
+        count = len(values["embeddings"])
+        context = self._engine.context({"S": count, "P": slots})
+        try:
+            self._bind(context, count, past)
+            self._inputs.fill({**values, "past_length": np.array([start], np.float32)}, None)
+            self._inputs.upload(count, self._stream, features=False)
+            context.enqueue(self._stream)
+            self._stream.synchronize()
+        finally:
+            context.close()
+
+    def _place_prompt(self, pointer: int, start: int, width: int, pitch: int) -> None:
+        """Enqueues the copies of new rows into [L, 2, K, n, D]; `width`: bytes of the new ones, `pitch`: of all n."""
+        self._copy_rows(pointer, start, pitch, width)
+        if not self._own_key:
+            return
+        keys, heads = self._outputs.pointer(_KEY), self._heads
+        for layer in range(self._layers):
+            target = pointer + 2 * layer * heads * pitch + start * self._row_bytes
+            self._cuda.copy_rows(target, pitch, keys + layer * heads * width, width, width, heads, self._stream)
+
     def _decoding(self) -> Captured:
         """The work of one token, made anew where the workspace has moved."""
         if self._decode is None or self._generation != self._workspace.generation:
@@ -186,11 +253,11 @@ class DeviceUnd:
             self._decode = Captured(self._cuda, "the reasoner's token", enqueue, refusal)
         return self._decode
 
-    def _bind(self, context: DeviceContext, count: int) -> None:
+    def _bind(self, context: DeviceContext, count: int, past: Optional[int] = None) -> None:
         self._workspace.lend(context)
         for name, pointer in self._inputs.pointers(count).items():
             context.bind(name, pointer)
-        context.bind(_KV, self._buffer.pointer(_KV))
+        context.bind(_KV, self._buffer.pointer(_KV) if past is None else past)
         for spec in self._engine.contract.outputs:
             context.bind(spec.name, self._outputs.pointer(spec.name))
 
@@ -201,16 +268,23 @@ class DeviceUnd:
 
     def _keep(self, start: int, count: int) -> None:
         """Enqueues the copy of the new rows to their slots; it runs while the host chooses the next token."""
-        target, pitch = self._buffer.pointer(_KV) + start * self._row_bytes, self.capacity * self._row_bytes
-        width = count * self._row_bytes
-        self._cuda.copy_rows(target, pitch, self._outputs.pointer(_ROWS), width, width, self._blocks, self._stream)
+        pitch = self.capacity * self._row_bytes
+        self._copy_rows(self._buffer.pointer(_KV), start, pitch, count * self._row_bytes)
         self._held = start + count
+
+    def _copy_rows(self, buffer: int, start: int, pitch: int, width: int) -> None:
+        """Enqueues the copy of the new rows into a buffer of K and V, from row `start` on."""
+        target, blocks = buffer + start * self._row_bytes, self._layers * 2 * self._heads
+        self._cuda.copy_rows(target, pitch, self._outputs.pointer(_ROWS), width, width, blocks, self._stream)
+
+    def _wait(self) -> None:
+        # The first failure is the one that is told
+        with contextlib.suppress(CudaError):
+            self._stream.synchronize()
 
     def _settle(self) -> None:
         """After a failure: waits for what was enqueued, and forgets everything whose content is no longer certain."""
         self._held, self._clean = 0, False
-        # The first failure is the one that is told
-        with contextlib.suppress(CudaError):
-            self._stream.synchronize()
+        self._wait()
         with contextlib.suppress(CudaError):
             self.drop()

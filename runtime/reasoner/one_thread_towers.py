@@ -17,6 +17,9 @@ _Result = TypeVar("_Result")
 class OneThreadTowers:
     """Other towers, made, used and closed in one thread of their own: onnxruntime keeps what it holds by thread."""
 
+    # It captures graphs of its own in CUDA's global mode, in which calls of other threads fail
+    aside = False
+
     def __init__(self, make: Callable[[], DeviceTowers]) -> None:
         """`make`: opens the towers; what it raises comes through."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="motedge-reasoner")
@@ -27,6 +30,11 @@ class OneThreadTowers:
             raise
         self.host_und = self._towers.host_und
         self._closed = False
+
+    @property
+    def ordinal(self) -> int:
+        """See `DeviceTowers.ordinal`."""
+        return self._towers.ordinal
 
     @property
     def capacity(self) -> int:
@@ -53,6 +61,10 @@ class OneThreadTowers:
     ) -> FloatArray:
         """See `DeviceUnd.step`."""
         return self._call(lambda: self._towers.step(embeddings, cos, sin, start, deepstack))
+
+    def read_prompt(self, embeddings: FloatArray, cos: FloatArray, sin: FloatArray, pointer: int) -> None:
+        """See `DeviceTowers.read_prompt`."""
+        self._call(lambda: self._towers.read_prompt(embeddings, cos, sin, pointer))
 
     def encode(self, visual: VisualInput) -> VisualTokens:
         """See `EngineVision.encode`."""

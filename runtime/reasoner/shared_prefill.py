@@ -28,14 +28,7 @@ class UndAsPrefill:
         Raises:
             ContractError: the graphs are of different models.
         """
-        differing = [name for name, size in contract.sizes.items() if und.contract.sizes.get(name, size) != size]
-        if differing:
-            raise ContractError(
-                "und and und_prefill are of different models",
-                expected=", ".join(f"{name} {contract.sizes[name]}" for name in differing),
-                got=", ".join(f"{name} {und.contract.sizes[name]}" for name in differing),
-                fix="take both from one bundle",
-            )
+        require_same_model(und.contract, contract)
         self.contract, self._und = contract, und
 
     @property
@@ -113,3 +106,15 @@ class _PrefillContext:
 
     def _zeros(self, spec: TensorSpec, dims: Mapping[str, int]) -> Array:
         return np.zeros(spec.shape({**self._und.contract.sizes, **dims}), host_dtype(spec.dtype, self._und.dtype))
+
+
+def require_same_model(und: Contract, prefill: Contract) -> None:
+    """ContractError unless the contracts of und and und_prefill are of models of the same sizes."""
+    differing = [name for name, size in prefill.sizes.items() if und.sizes.get(name, size) != size]
+    if differing:
+        raise ContractError(
+            "und and und_prefill are of different models",
+            expected=", ".join(f"{name} {prefill.sizes[name]}" for name in differing),
+            got=", ".join(f"{name} {und.sizes[name]}" for name in differing),
+            fix="take both from one bundle",
+        )

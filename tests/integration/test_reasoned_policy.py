@@ -205,6 +205,6 @@ def test_the_benchmarks_figures(bundle: Path, tmp_path: Path, monkeypatch: pytes
     assert 1 < sliced["ticks_until_plan"] < sliced["reply_tokens"] == whole["reply_tokens"]
 
 
-def test_a_backend_on_a_gpu(bundle: Path) -> None:
-    with pytest.raises(UsageError, match="does not run on backend 'tensorrt'"):
-        load_reasoned_policy(bundle, engine="tensorrt")
+def test_in_the_background_on_the_host(bundle: Path) -> None:
+    with pytest.raises(UsageError, match="written in the background"):
+        load_reasoned_policy(bundle, ReasonOptions(background=True), check="size", threads=1)

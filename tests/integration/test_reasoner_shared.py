@@ -96,5 +96,5 @@ def test_another_bundle_is_refused(bundle: Path, tmp_path: Path) -> None:
     with motedge.load_reasoner(bundle, check="size") as reasoner:
         with pytest.raises(UsageError, match="different bundles"):
             motedge.load_policy(tmp_path / "other", check="size", reasoner=reasoner)
-        with pytest.raises(UsageError, match="can't share"):
+        with pytest.raises(UsageError, match="can't share this reasoner's weights"):
             motedge.load_policy(bundle, check="size", engine="onnxruntime-cuda", reasoner=reasoner)

@@ -56,7 +56,6 @@ class HostCuda:
         self._local = threading.local()
         self._streams: dict[int, HostStream] = {}
         self._modules: set[tuple[bytes, str]] = set()
-        self._capture: Optional[HostCapture] = None
         self._sticky: Optional[StickyCudaError] = None
         self._injected: dict[str, list[tuple[int, Exception]]] = {}
         self._clock_ms = 0
@@ -79,8 +78,13 @@ class HostCuda:
 
     @property
     def capturing(self) -> bool:
-        """Whether work is being captured now."""
+        """Whether this thread captures work now; other threads' calls go on meanwhile."""
         return self._capture is not None
+
+    @property
+    def _capture(self) -> Optional[HostCapture]:
+        capture: Optional[HostCapture] = getattr(self._local, "capture", None)
+        return capture
 
     # The protocol
 
@@ -237,11 +241,11 @@ class HostCuda:
 
     def capture(self, stream: HostStream, enqueue: Callable[[], None]) -> HostGraph:
         self.begin_call("capture", capturable=False)
-        capture = self._capture = HostCapture(stream)
+        capture = self._local.capture = HostCapture(stream)
         try:
             enqueue()
         finally:
-            self._capture = None
+            self._local.capture = None
         if capture.refusal is not None:
             raise CaptureError(f"the capture was lost: {capture.refusal}")
         if capture.unjoined:

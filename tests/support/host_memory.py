@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import bisect
 import ctypes
+import threading
 from collections import deque
 from typing import Any
 
@@ -50,6 +51,8 @@ class HostMemory:
         self._blocks: dict[int, Block] = {}
         self._quarantine: deque[Block] = deque()
         self._quarantined_bytes = 0
+        # Several handles of one GPU may be used by several threads
+        self._lock = threading.RLock()
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -57,25 +60,28 @@ class HostMemory:
     def add(self, nbytes: int, purpose: str, pinned: bool = False) -> Block:
         """A new block."""
         block = Block(nbytes, purpose, pinned)
-        bisect.insort(self._starts, block.pointer)
-        self._blocks[block.pointer] = block
+        with self._lock:
+            bisect.insort(self._starts, block.pointer)
+            self._blocks[block.pointer] = block
         return block
 
     def remove(self, pointer: int) -> None:
         """Frees a block. Raises CudaError if something wrote past its end."""
-        block = self._blocks.pop(pointer)
-        self._starts.remove(pointer)
-        block.data[:] = POISON
-        self._quarantine.append(block)
-        self._quarantined_bytes += block.nbytes
-        while self._quarantined_bytes > QUARANTINE_BYTES:
-            self._quarantined_bytes -= self._quarantine.popleft().nbytes
+        with self._lock:
+            block = self._blocks.pop(pointer)
+            self._starts.remove(pointer)
+            block.data[:] = POISON
+            self._quarantine.append(block)
+            self._quarantined_bytes += block.nbytes
+            while self._quarantined_bytes > QUARANTINE_BYTES:
+                self._quarantined_bytes -= self._quarantine.popleft().nbytes
         block.check_canary()
 
     def check(self, pointer: int, nbytes: int, what: str, device_only: bool = False) -> Block:
         """The block that holds this range whole. Raises CudaError where none does."""
-        index = bisect.bisect_right(self._starts, pointer) - 1
-        block = self._blocks[self._starts[index]] if index >= 0 else None
+        with self._lock:
+            index = bisect.bisect_right(self._starts, pointer) - 1
+            block = self._blocks[self._starts[index]] if index >= 0 else None
         if nbytes < 0 or block is None or pointer + nbytes > block.pointer + block.nbytes:
             raise CudaError(f"{what}: {self._where(pointer, nbytes, block)}")
         if device_only and block.pinned:
@@ -104,5 +110,5 @@ class HostMemory:
 
     def check_canaries(self) -> None:
         """Raises CudaError where something wrote past the end of a live block."""
-        for block in self._blocks.values():
+        for block in list(self._blocks.values()):
             block.check_canary()

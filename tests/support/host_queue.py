@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Optional
@@ -34,14 +35,17 @@ class HostStream:
     def __init__(self, cuda: HostCuda, handle: int, priority: str) -> None:
         self._cuda, self.handle, self.priority = cuda, handle, priority
         self.pending: deque[Operation] = deque()
+        # Whoever waits runs what is pending, one operation after the other, whichever threads wait
+        self.running = threading.RLock()
 
     def synchronize(self) -> None:
         self._cuda.begin_call("synchronize", capturable=False)
         self.drain()
 
     def drain(self) -> None:
-        while self.pending:
-            self.pending.popleft()()
+        with self.running:
+            while self.pending:
+                self.pending.popleft()()
 
     def wait(self, event: HostEvent) -> None:
         self._cuda.begin_call("wait")
@@ -75,8 +79,9 @@ class HostEvent:
 
     def drain_to(self, stream: HostStream, number: int) -> None:
         """Runs a stream's work up to the event's record of that number."""
-        while self.reached < number:
-            stream.pending.popleft()()
+        with stream.running:
+            while self.reached < number:
+                stream.pending.popleft()()
 
     @property
     def passed(self) -> bool:
@@ -84,7 +89,9 @@ class HostEvent:
         self._cuda.begin_call("event query", capturable=False)
         passed = self.reached >= self.asked
         if not passed and self.stream is not None:
-            self.stream.pending.popleft()()
+            with self.stream.running:
+                if self.stream.pending:
+                    self.stream.pending.popleft()()
         return passed
 
     def elapsed_ms(self, start: HostEvent) -> float:

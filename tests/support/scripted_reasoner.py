@@ -47,5 +47,8 @@ class ScriptedReasoner:
         whole = self.ends and len(written) == len(words)
         yield Finished(STOP if whole else LENGTH, self.thoughts, " ".join(written), tuple(range(len(written))), 3.0)
 
+    def memory_bytes(self) -> dict[str, int]:
+        return {}
+
     def close(self) -> None:
         self.closed += 1

@@ -72,6 +72,8 @@ class OnnxRuntimeCudaEngine:
         """
         self.provider = provider or Provider()
         self.settings, self.contract, self.cuda, self._dtype = settings or CudaSettings(), contract, cuda, dtype
+        # Where it came from, by which others tell the variant
+        self.model = model
         self.ordinal = cuda.facts.ordinal
         self.module = load_library(self.provider)
         self.errors = library_errors(self.module)

@@ -15,8 +15,10 @@ from policy_fakes import CONTRACT, make_policy
 from scripted_reasoner import PROMPT_PIECES, ScriptedReasoner
 
 from motedge.errors import ObservationError, UsageError
+from motedge.runtime.cuda.errors import CudaError
 from motedge.runtime.cuda.frames import DeviceFrame
 from motedge.runtime.deadline import DeadlineMissedError, with_deadlines
+from motedge.runtime.policy.canvas import normalise, pad_canvas
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.reasoned.options import ReasonOptions
 from motedge.runtime.reasoned.policy import ReasonedPolicy, with_reasoning
@@ -181,16 +183,40 @@ def test_a_reasoner_that_fails_is_told(caplog: pytest.LogCaptureFixture) -> None
     assert "the plain instruction stands in" in caplog.text
 
 
-def test_frames_on_the_gpu_can_not_be_seen_by_it() -> None:
-    frame = DeviceFrame(1 << 20, 360, 640)
-    views = {"wrist": frame, "left": np.zeros((360, 640, 3), np.uint8)}
+@pytest.mark.parametrize("slices", [{}, {"slice_tokens": 99}])
+def test_frames_on_the_gpu_are_seen_where_the_policy_composes_them(slices: dict[str, Any]) -> None:
+    views = {"wrist": DeviceFrame(1 << 20, 360, 640), "left": np.zeros((360, 640, 3), np.uint8)}
     seen = Observation(np.zeros(7), 0.5, "Put the cup down", views=views)
+    policy, _ = make_policy(gen_contract=LONGER)
+    composed = np.random.RandomState(0).randint(0, 256, (540, 640, 3)).astype(np.uint8)
+
+    def see(observation: Observation) -> tuple[str, ...]:
+        # As the kernel does it
+        assert observation.on_gpu
+        normalise(pad_canvas(composed, (544, 736)), out=policy._tick._canvas)
+        return ("right",)
+
+    policy._tick.see = see
+    reasoner = ScriptedReasoner(ANSWER)
+    acting = with_reasoning(policy, reasoner, ReasonOptions(every=99, **slices))
+    before = acting.act(seen).missing_views
+    # The camera's buffer is another frame's by now
+    policy._tick._canvas[...] = 0
+    acting.think()
+    np.testing.assert_array_equal(reasoner.images[0], composed)
+    assert before == ("right",) and acting.act(seen).reasoning.plan == {"plan": STEPS}
+
+
+@pytest.mark.parametrize("slices", [{}, {"slice_tokens": 9}])
+def test_frames_that_can_not_be_had_are_told(slices: dict[str, Any]) -> None:
+    seen = Observation(np.zeros(7), 0.5, "Put the cup down", views={"wrist": DeviceFrame(1 << 20, 360, 640)})
     policy, _ = make_policy()
     policy._tick.see = lambda observation: ()
-    acting = with_reasoning(policy, ScriptedReasoner(ANSWER), ReasonOptions(slice_tokens=9))
+    policy._tick.seen = lambda: (_ for _ in ()).throw(CudaError("the copy failed"))
+    acting = with_reasoning(policy, ScriptedReasoner(ANSWER), ReasonOptions(**slices))
     acting.act(seen)
     acting.think()
-    assert "the wrist frame is on the GPU" in acting.act(seen).reasoning.problem
+    assert acting.act(seen).reasoning.problem == "the reasoner failed: the copy failed"
 
 
 def test_a_dense_caption_joins_the_policys_own_prompt() -> None:

@@ -18,6 +18,7 @@ from motedge.runtime.cuda.ledger import PINNED
 from motedge.runtime.device.workspace import Workspace
 from motedge.runtime.finite import NonFiniteError
 from motedge.runtime.reasoner.device_und import DeviceUnd
+from motedge.runtime.reasoner.shared_prefill import UndAsPrefill
 from motedge.runtime.reasoner.und_engine import EngineUnd
 
 LAYERS, HEADS, D, H, V = 2, 2, 8, 16, 13
@@ -286,3 +287,58 @@ def test_memory_that_is_not_there_and_capacities_that_do_not_fit(make: Any) -> N
             lacking.add(error.what.partition("no room for ")[2])
     parts = {"the reasoner's K and V", "the reasoner's inputs", "the reasoner's outputs", "activations"}
     assert lacking <= parts and {"the reasoner's K and V", "activations"} <= lacking
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 16])
+def test_reads_prompts_as_the_host_does_in_the_middle_of_a_reply(
+    make: Any, host: EngineUnd, numpy_engine: Any, features: bool, count: int
+) -> None:
+    def other_key(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        logits, made, *keys = und(inputs)
+        return [logits, made, *(3 * key for key in keys)]
+
+    scene, text, prompt = make(other_key), Text(12, features), Text(count, features, 9)
+    shape = (LAYERS, 2, HEADS, count, D)
+    contract = Contract("und_prefill", _contract(features).inputs[:3], (), SIZES, {"S": (1, 8, 300)})
+    engine = numpy_engine("und_prefill", other_key)
+    engine.contract = _contract(features)
+    expected = _prefilled(engine, contract, prompt)
+    with scene.cuda.current():
+        block = scene.cuda.allocate(4 * int(np.prod(shape)), "prompt K and V")
+    for start, new in ((0, 6), *((start, 1) for start in range(6, 12))):
+        part = text.part(start, new)
+        logits = scene.step(*part)
+        kept = logits.copy()
+        with scene.cuda.current():
+            scene.und.read_prompt(prompt.embeddings, prompt.cos, prompt.sin, block.pointer)
+        # Whoever waits may read it at once, the last logits are untouched, and so are K and V of the reply
+        found = scene.cuda.view(block.pointer, shape, np.float32)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(logits, kept)
+        np.testing.assert_allclose(logits, host.step(*part), rtol=1e-5, atol=1e-5)
+    assert scene.und.launch == "one CUDA graph"
+    assert "K and V of a long prompt" not in scene.cuda.ledger and len(scene.engine.live) == 1
+    block.free()
+
+
+def test_a_prompt_that_fails_leaves_the_reply_as_it_was(make: Any, host: EngineUnd, features: bool) -> None:
+    scene, text, long = make(), Text(9, features), Text(15, features, 4)
+    with scene.cuda.current():
+        block = scene.cuda.allocate(4 * LAYERS * 2 * HEADS * 15 * D, "prompt K and V")
+    for start, count in ((0, 6), (6, 1), (7, 1), (8, 1)):
+        part = text.part(start, count)
+        for call in ("copy", "und", "copy rows", "allocate"):
+            scene.cuda.inject(call, CudaError(f"{call} failed"))
+            with scene.cuda.current(), pytest.raises(CudaError, match=f"{call} failed"):
+                scene.und.read_prompt(long.embeddings, long.cos, long.sin, block.pointer)
+        np.testing.assert_allclose(scene.step(*part), host.step(*part), rtol=1e-5, atol=1e-5)
+    block.free()
+
+
+def _prefilled(engine: Any, contract: Contract, prompt: Text) -> np.ndarray:
+    context = UndAsPrefill(engine, contract).context({"S": len(prompt.embeddings)})
+    for name in ("embeddings", "cos", "sin"):
+        context.set_input(name, getattr(prompt, name))
+    context.run()
+    und_kv: np.ndarray = context.output("und_kv")
+    return und_kv
