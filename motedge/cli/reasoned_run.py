@@ -21,6 +21,7 @@ _FIELDS = {
     "reason_every": "every",
     "reason_slice": "slice_tokens",
     "reason_slice_ms": "slice_ms",
+    "reason_background": "background",
 }
 
 
@@ -35,6 +36,9 @@ def add_reasoning(parser: argparse.ArgumentParser, *, ticks: bool) -> None:
         group.add_argument("--reason-every", type=int, metavar="K", help="asked again every K requests (default: 1)")
         group.add_argument("--reason-slice", type=int, metavar="N", help="tokens between two requests; default: all")
         group.add_argument("--reason-slice-ms", type=float, metavar="N", help="time between two requests likewise")
+        group.add_argument(
+            "--reason-background", action="store_const", const=True, help="beside the requests, on TensorRT"
+        )
 
 
 def reason_options(args: argparse.Namespace, **defaults: Any) -> ReasonOptions:
@@ -53,19 +57,20 @@ def check_reasoning(args: argparse.Namespace) -> None:
     """Before the bundle is loaded.
 
     Raises:
-        UsageError: options of the reasoner without it, out of range, or beside a deadline.
+        UsageError: options of the reasoner without it, out of range, or in the way of a deadline.
     """
     given = [name for name in _FIELDS if getattr(args, name, None) is not None]
     if not args.reason:
         if given:
             raise UsageError(f"--{given[0].replace('_', '-')} is for the reasoner", expected="--reason beside it")
         return
-    reason_options(args)
-    if getattr(args, "deadline_ms", None) is not None:
+    options = reason_options(args)
+    if getattr(args, "deadline_ms", None) is not None and not options.background:
         raise UsageError(
             "--reason and --deadline-ms don't go together here",
             why="the command has no time between its requests in which to think",
-            fix="in Python: with_deadlines(with_reasoning(...)), a slice for the reasoner, think() between ticks",
+            fix="--reason-background, on TensorRT; or in Python: with_deadlines(with_reasoning(...)), a slice for the"
+            " reasoner, think() between ticks",
         )
 
 

@@ -38,7 +38,9 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[ReasonOptions]:
     def load(bundle: str, options: ReasonOptions, **more: Any) -> Any:
         calls.append(options)
         longer = dataclasses.replace(CONTRACT, profile={"U": (2, 16, 200)})
-        return with_reasoning(make_policy(gen_contract=longer)[0], ScriptedReasoner(ANSWER), options)
+        policy = make_policy(gen_contract=longer)[0]
+        policy._tick.prepares_aside = True
+        return with_reasoning(policy, ScriptedReasoner(ANSWER), options)
 
     monkeypatch.setattr(motedge.runtime.reasoned.loader, "load_reasoned_policy", load)
     return calls
@@ -68,9 +70,21 @@ def test_slices_between_requests(folder: str, loaded: list[ReasonOptions], capsy
     assert (loaded[0].every, loaded[0].slice_tokens, loaded[0].slice_ms) == (50, 4, None)
 
 
+@pytest.mark.parametrize("deadline", [[], ["--deadline-ms", "5000"]])
+def test_in_the_background(
+    folder: str, loaded: list[ReasonOptions], capsys: pytest.CaptureFixture[str], deadline: list[str]
+) -> None:
+    command = ["run", "b", "--observation", folder, "--reason", "--reason-every", "99", "--reason-background"]
+    assert main([*command, *deadline, "--repeat", "300", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    # Whichever request is the first to have it
+    assert document["reasoning_changes"][-1]["answer"] == ANSWER and loaded[0].background
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--reason", "--reason-slice", "3", "--reason-background"], "in the background or in slices"),
         (["--reason-every", "2"], "--reason-every is for the reasoner"),
         (["--reason", "--reason-every", "0"], "every of the reasoning is wrong"),
         (["--reason", "--reason-slice-ms", "-1"], "slice_ms of the reasoning is wrong"),
