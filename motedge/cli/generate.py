@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
+from motedge.cli.gpu_arguments import add_gpu_arguments, gpu_options
 from motedge.cli.reasoned_run import add_reasoning, check_reasoning, reason_options, reasoning_text
 from motedge.cli.step_progress import StepProgress
 from motedge.errors import EXIT_OK, UsageError
@@ -54,6 +55,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     how.add_argument("--recipe", metavar="ID", help="quantization recipe of the towers; default: unquantized")
     how.add_argument("--threads", type=int, metavar="N", help="CPU threads of one operator")
     how.add_argument("--check", choices=("full", "size"), default="full", help="how files are checked before use")
+    add_gpu_arguments(parser)
     out = parser.add_argument_group("result")
     out.add_argument(
         "--out",
@@ -119,7 +121,9 @@ def run(args: argparse.Namespace) -> int:
         if reasoner is not None:
             request, reasoning = _reasoned(args, generator, reasoner, request)
         with contextlib.closing(StepProgress()) as progress:
-            watch = _Watch(generator, progress, args.preview, targets[0])
+            # On a GPU steps that nobody looks at are one CUDA graph
+            looks = progress.shown or bool(args.preview)
+            watch = _Watch(generator, progress, args.preview, targets[0]) if looks else None
             made = generator.generate(request, watch)
         document = write_outputs(generator, request, made, targets, reasoning)
     if args.json:
@@ -141,7 +145,8 @@ def _open(args: argparse.Namespace, opened: contextlib.ExitStack) -> tuple[Gener
         from motedge.runtime.reasoner.loader import load_reasoner
 
         reasoner = opened.enter_context(load_reasoner(args.bundle, **choice))
-    generator = opened.enter_context(load_generator(args.bundle, **choice, sound=args.sound, reasoner=reasoner))
+    how = {"sound": args.sound, "gpu": gpu_options(args), "reasoner": reasoner}
+    generator = opened.enter_context(load_generator(args.bundle, **choice, **how))
     return generator, reasoner
 
 
@@ -239,7 +244,8 @@ def _summary(made: Generated, targets: Sequence[Path]) -> str:
         f"mode         {made.mode}, {what if made.frames > 1 else f'{made.size[1]}x{made.size[0]}'}",
         f"sampler      {settings.steps} steps, shift {settings.shift:g}, guidance {settings.guidance:g}, "
         f"{made.counters.forwards} forwards, {made.prompt_tokens} prompt tokens, seed {made.seed}",
-        f"time         {format_ms(made.timings.total_ms)} in the loop",
+        f"time         {format_ms(made.timings.total_ms)} in the loop"
+        + ("" if made.counters.launch == "host" else f", {made.counters.launch}"),
     ]
     if rows is not None:
         space = "" if made.raw_actions else ", in the model's normalised space"

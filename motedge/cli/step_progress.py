@@ -14,6 +14,11 @@ class StepProgress:
     def __init__(self) -> None:
         self._terminal, self._start, self._shown = sys.stderr.isatty(), time.monotonic(), ""
 
+    @property
+    def shown(self) -> bool:
+        """Whether there is a terminal for it."""
+        return self._terminal
+
     def __call__(self, done: int, total: int) -> None:
         """Shows it."""
         if not self._terminal or total < 1:

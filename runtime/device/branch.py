@@ -43,6 +43,7 @@ class DeviceBranch:
             stream: for it too.
         """
         self._rotary: Optional[PlannedBlock] = None
+        self._workspace = workspace
         self._context = gen.context(dims)
         try:
             workspace.lend(self._context)
@@ -65,6 +66,10 @@ class DeviceBranch:
     def enqueue(self, stream: Stream) -> None:
         """One forward: the velocities of this branch."""
         self._context.enqueue(stream)
+
+    def follow_workspace(self) -> None:
+        """Takes the workspace where it lies now: others may have moved it since. Nothing may be running on it."""
+        self._workspace.lend(self._context)
 
     def close(self) -> None:
         """Frees context and tables; harmless when repeated."""

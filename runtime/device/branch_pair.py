@@ -62,6 +62,8 @@ class HostForward:
         """
         sender = self._sender
         sender.send(step)
+        # A watch may have moved it, by a preview
+        self._branch.follow_workspace()
         self._branch.enqueue(sender.stream)
         if not self._velocities:
             self._velocities = tuple(np.empty(shape, np.float32) for shape in sender.state.shapes)

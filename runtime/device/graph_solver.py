@@ -63,7 +63,7 @@ class GraphSolver:
             staging: for the uploads.
             stream: for them too.
         """
-        self._cuda, self._layout, self._buffers = cuda, layout, buffers
+        self._cuda, self._layout, self._buffers, self._workspace = cuda, layout, buffers, workspace
         self._steps = coefficients.steps
         self._magnitudes: Array = findings_host[: 2 * self._steps].view(np.float32).reshape(self._steps, 2)
         self._block: Optional[PlannedBlock] = None
@@ -122,6 +122,10 @@ class GraphSolver:
         wrong = ~np.isfinite(self._magnitudes)
         bits: Any = wrong[:, 0] * COND_NOT_FINITE + (wrong[:, 1] & ~wrong[:, 0]) * UNCOND_NOT_FINITE
         return [int(value) for value in bits]
+
+    def follow_workspace(self) -> None:
+        """See `StepSolver.follow_workspace`."""
+        self._workspace.lend(self._context)
 
     def close(self) -> None:
         """See `StepSolver.close`."""

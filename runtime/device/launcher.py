@@ -107,6 +107,8 @@ class Launcher:
                 marks[1 + branch].record(stream)
             vision, velocity = shown.look(guided)
             watch(StepView(k, len(times), float(schedule.sigmas[k]), vision, velocity))
+            # Which may have moved it, by a preview
+            program.follow_workspace()
             marks[3].record(stream)
             program.solver.step(k, guided, stream)
             marks[4].record(stream)

@@ -84,6 +84,12 @@ class TickProgram:
         if self._computed[k][branch]:
             self._branches[branch].enqueue(stream)
 
+    def follow_workspace(self) -> None:
+        """Takes the shared workspace where it lies now, for steps that are launched one by one."""
+        self._solver.follow_workspace()
+        for branch in self._branches:
+            branch.follow_workspace()
+
     def close(self) -> None:
         """Frees graph, branches and solver; harmless when repeated. Nothing of it may be running."""
         self._work.close()

@@ -67,6 +67,10 @@ class StepSolver(Protocol):
         """The bits of each step, after `fetch_findings` and once the stream has been waited for."""
         ...
 
+    def follow_workspace(self) -> None:
+        """Takes the shared workspace where it lies now; nothing may be running on it."""
+        ...
+
     def close(self) -> None:
         """Frees its own memory; harmless when repeated."""
         ...

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from motedge.errors import UsageError
-from motedge.runtime.denoise import DenoiseLoop
+from motedge.errors import MotedgeError, UsageError
 from motedge.runtime.engine import Engine, FloatArray, IntArray
 from motedge.runtime.generate.acting import Acting
 from motedge.runtime.generate.caption import SYSTEM_PROMPTS, Take, action_caption, media_caption, negative_caption
@@ -19,7 +18,8 @@ from motedge.runtime.generate.conditioning import Conditioner, Conditioning
 from motedge.runtime.generate.mode import ModeDefaults, mode_defaults
 from motedge.runtime.generate.request import Generated, GenerateRequest
 from motedge.runtime.generate.shape import GenerateShape
-from motedge.runtime.request import GenInputs, SamplerSettings
+from motedge.runtime.generate.turns import HostTurns, Turns
+from motedge.runtime.request import GenInputs, GenResult, SamplerSettings
 from motedge.runtime.sound import SoundDecoder, sound_latents
 from motedge.runtime.step_view import StepWatch
 from motedge.runtime.tables import Tables
@@ -28,31 +28,55 @@ from motedge.runtime.vae import VideoDecoder, VideoEncoder, to_uint8
 from motedge.runtime.vae.frame_count import FRAMES_PER_LATENT
 
 
+class Loop(Protocol):
+    """`motedge.runtime.denoise.DenoiseLoop`, or one on a GPU."""
+
+    def run(self, inputs: GenInputs, settings: SamplerSettings, watch: Optional[StepWatch] = None) -> GenResult:
+        """Denoises one request."""
+        ...
+
+    def close(self) -> None:
+        """Frees what is its own."""
+        ...
+
+
+class Closed(Protocol):
+    """What is closed with the generator."""
+
+    def close(self) -> None:
+        """Frees it."""
+        ...
+
+
 class Generator:
     """Generates on one loaded bundle. May be called from several threads.
 
-    Requests wait for one another, and so do the chunks that are decoded; a chunk does not wait for a request.
+    Requests wait for one another, and so do the chunks that are decoded; on the host a chunk does not wait for a
+    request, on a GPU everything waits for everything, but for a request's own watch.
     """
 
     def __init__(
         self,
         *,
-        loop: DenoiseLoop,
+        loop: Loop,
         image_encoder: Engine,
         open_encoder: Callable[[], VideoEncoder],
         open_decoder: Callable[[], VideoDecoder],
         open_sound: Optional[Callable[[], SoundDecoder]] = None,
-        engines: Sequence[Engine],
+        engines: Sequence[Closed],
         tokenizer: PromptTokenizer,
         tables: Tables,
         shape: GenerateShape,
         model: Mapping[str, Any],
         policy: Mapping[str, Any],
+        turns: Optional[Turns] = None,
+        memory_bytes: Callable[[], dict[str, int]] = dict,
     ) -> None:
         """Takes over what `load_generator` opened; `open_sound` is given where the loop makes sound.
 
         `model` and `policy` are those of the manifest. The openers are called once at most, when first needed, and
-        `engines` are closed with the generator.
+        `engines` are closed with the generator, in this order. `turns`: who waits for whom; None: as on the host.
+        `memory_bytes`: what is held of a GPU.
         """
         self._engines = tuple(engines)
         self.shape = shape
@@ -64,9 +88,8 @@ class Generator:
         self._sound_decoder: Optional[SoundDecoder] = None
         self._openers, self._open_sound = (open_encoder, open_decoder), open_sound
         self._conditioner = Conditioner(shape, image_encoder, self._video_encoder)
-        self._lock, self._closed = threading.Lock(), False
-        # Of the decoders. Taken after the other one, where both are: a request's watch may ask for a preview
-        self._decoding = threading.Lock()
+        self._turns: Turns = HostTurns() if turns is None else turns
+        self._memory_bytes, self._closed = memory_bytes, False
 
     def generate(self, request: GenerateRequest, watch: Optional[StepWatch] = None) -> Generated:
         """Runs one request; `watch` is called at each step.
@@ -78,10 +101,9 @@ class Generator:
             ObservationError: an unknown embodiment.
             ContractError: actions of another width, NaN or infinity.
             NonFiniteError: a graph returned NaN or infinity.
+            CudaError: the GPU or an engine library failed.
         """
-        with self._lock:
-            self._require_open()
-            return self._generate(request, watch)
+        return self._turns.request(lambda: self._generate(request, watch))
 
     def frames(self, latents: FloatArray) -> Iterator[NDArray[np.uint8]]:
         """The pictures of latents, uint8 [n, rows, columns, 3] each, as they come from the decoder.
@@ -90,13 +112,10 @@ class Generator:
             BundleError: the bundle has no decoder.
             NonFiniteError: the decoder returned NaN or infinity.
         """
-        with self._decoding:
-            chunks = map(to_uint8, _decoded(self._video_decoder().sharing(), latents))
+        chunks = self._turns.chunk(lambda: map(to_uint8, _decoded(self._video_decoder().sharing(), latents)))
         while True:
-            # Not held while the pictures are looked at: whoever has them may never come back for more
-            with self._decoding:
-                self._require_open()
-                pictures = next(chunks, None)
+            # Nobody waits while the pictures are looked at: whoever has them may never come back for more
+            pictures = self._turns.chunk(lambda: self._next(chunks))
             if pictures is None:
                 return
             yield pictures
@@ -108,11 +127,14 @@ class Generator:
             BundleError: the bundle has no decoder.
         """
         middle = latents.shape[1] // 2
-        with self._decoding:
+
+        def show() -> NDArray[np.uint8]:
             decoder = self._video_decoder().sharing()
             first = middle if decoder.streams else max(0, middle - 1)
             last: NDArray[np.uint8] = to_uint8(next(_decoded(decoder, latents[:, first : middle + 1])))[-1]
-        return last
+            return last
+
+        return self._turns.chunk(show)
 
     def waveform(self, latents: FloatArray) -> tuple[FloatArray, int]:
         """The sound of sound latents: fp32 [channels, samples] in [-1, 1], and samples a second.
@@ -121,7 +143,8 @@ class Generator:
             UsageError: this generator was opened without sound.
             NonFiniteError: the decoder returned NaN or infinity.
         """
-        with self._decoding:
+
+        def decode() -> tuple[FloatArray, int]:
             self._require_open()
             if self._sound_decoder is None:
                 if self._open_sound is None:
@@ -129,10 +152,15 @@ class Generator:
                 self._sound_decoder = self._open_sound()
             return self._sound_decoder.decode(latents), self._sound_decoder.sample_rate_hz
 
+        return self._turns.chunk(decode)
+
     def require_decoder(self) -> None:
         """Opens the decoder now, so that a bundle without one is refused before the long part."""
-        with self._decoding:
-            self._video_decoder()
+        self._turns.chunk(self._video_decoder)
+
+    def memory_bytes(self) -> dict[str, int]:
+        """What it holds of a GPU's memory, by purpose, as near as the libraries tell; empty on the host."""
+        return self._memory_bytes()
 
     def check_prompt(self, request: GenerateRequest) -> int:
         """Tokens of a request's prompt, the form around it included.
@@ -157,25 +185,30 @@ class Generator:
 
     def close(self) -> None:
         """Frees the engines and stops the noise thread, once a request and a chunk under way are done."""
-        with self._lock, self._decoding:
-            if self._closed:
-                return
-            self._closed = True
-            self._loop.close()
-            for part in (self._encoder, self._decoder, self._sound_decoder):
-                if part is not None:
-                    part.close()
-            self._encoder = self._decoder = self._sound_decoder = None
-            for engine in self._engines:
-                engine.close()
+        self._turns.close(self._close)
 
     def __enter__(self) -> Generator:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: Optional[BaseException], trace: object) -> None:
+        # The first failure is the one that is told; after it, a GPU may refuse to free anything
+        with contextlib.suppress(MotedgeError) if error is not None else contextlib.nullcontext():
+            self.close()
+
+    def _close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        parts = self._loop, self._encoder, self._decoder, self._sound_decoder, *self._engines
+        self._encoder = self._decoder = self._sound_decoder = None
+        with contextlib.ExitStack() as steps:
+            # Called in reverse, each even if another fails
+            for part in reversed(parts):
+                if part is not None:
+                    steps.callback(part.close)
 
     def _generate(self, request: GenerateRequest, watch: Optional[StepWatch]) -> Generated:
+        self._require_open()
         settings = self.settings(request)
         if request.sound != (self._open_sound is not None):
             raise UsageError(
@@ -281,8 +314,12 @@ class Generator:
             self._encoder = self._openers[0]()
         return self._encoder
 
+    def _next(self, chunks: Iterator[NDArray[np.uint8]]) -> Optional[NDArray[np.uint8]]:
+        self._require_open()
+        return next(chunks, None)
+
     def _video_decoder(self) -> VideoDecoder:
-        """The decoder, opened if it was not; called with `_decoding` held."""
+        """The decoder, opened if it was not; called as a chunk."""
         self._require_open()
         if self._decoder is None:
             self._decoder = self._openers[1]()

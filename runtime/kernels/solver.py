@@ -126,6 +126,9 @@ class KernelSolver:
         """See `StepSolver.findings`."""
         return [int(bits) for bits in self._findings]
 
+    def follow_workspace(self) -> None:
+        """See `StepSolver.follow_workspace`. It needs none."""
+
     def moved_bytes(self, k: int, guided: bool) -> int:
         """Bytes that step k reads and writes in whole vectors; values of clean positions come on top."""
         terms, order = self._terms[k], self._kept - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Optional
 
 import numpy as np
@@ -82,8 +83,9 @@ def open_sound_decoder(
     backend: str = "onnxruntime",
     variant: Optional[str] = None,
     options: Optional[EngineOptions] = None,
+    load: Optional[Callable[[str], Engine]] = None,
 ) -> SoundDecoder:
-    """Opens the decoder; arguments and further errors as of `motedge.runtime.backends.open_engine`.
+    """Opens the decoder; arguments and further errors as of `motedge.runtime.backends.open_engine`, or by `load`.
 
     Raises:
         BundleError: the bundle has no sound.
@@ -97,5 +99,8 @@ def open_sound_decoder(
             got=config,
             fix="export again",
         )
-    engine = open_engine(bundle, GRAPH, backend=backend, variant=variant, options=options)
+    if load is None:
+        engine = open_engine(bundle, GRAPH, backend=backend, variant=variant, options=options)
+    else:
+        engine = load(GRAPH)
     return SoundDecoder(engine, config["sampling_rate"])

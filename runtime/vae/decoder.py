@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Optional
+from typing import Optional, Union
 
 import numpy as np
 
 from motedge.errors import ContractError
 from motedge.runtime.engine import Engine, FloatArray
 from motedge.runtime.finite import check_finite
+from motedge.runtime.vae.chunks import ChunkRuns, Chunks, HostChunks
 from motedge.runtime.vae.frame_count import pixel_frames
-from motedge.runtime.vae.stream import ChunkStream
 
 
 class VideoDecoder:
     """Decodes over the engines of `vae_decoder`, or of `vae_decoder_first` and `vae_decoder_next`, or over both."""
 
-    def __init__(self, whole: Optional[Engine] = None, chunks: Optional[tuple[Engine, Engine]] = None) -> None:
+    def __init__(
+        self, whole: Optional[Engine] = None, chunks: Union[Chunks, tuple[Engine, Engine], None] = None
+    ) -> None:
         """Takes over the engines; `chunks`: of the first latent frame and of the others.
 
         Raises:
@@ -25,8 +27,9 @@ class VideoDecoder:
         """
         if whole is None and chunks is None:
             raise ContractError("a decoder without engines", expected="for whole videos, for chunks, or both")
-        self._whole, self._chunks = whole, chunks
-        self._stream: Optional[ChunkStream] = None
+        self._whole = whole
+        self._chunks: Optional[Chunks] = HostChunks(*chunks) if isinstance(chunks, tuple) else chunks
+        self._stream: Optional[ChunkRuns] = None
 
     def decode(self, latent: FloatArray) -> FloatArray:
         """All frames of a video.
@@ -73,7 +76,7 @@ class VideoDecoder:
                 fix="export again with --extras vae-decoder-stream",
             )
         if self._stream is None:
-            self._stream = ChunkStream(*self._chunks, given="latent", result="frames")
+            self._stream = self._chunks.open(given="latent", result="frames")
         parts = (np.ascontiguousarray(latent[:, index : index + 1]) for index in range(_latent_frames(latent)))
         for index, frames in enumerate(self._stream.run(parts)):
             check_finite(frames, f"the VAE's decoder returned NaN or infinity at latent frame {index}")
@@ -96,9 +99,9 @@ class VideoDecoder:
     def close(self) -> None:
         """Frees the engines."""
         self._stream = None
-        for engine in (self._whole, *(self._chunks or ())):
-            if engine is not None:
-                engine.close()
+        for part in (self._whole, self._chunks):
+            if part is not None:
+                part.close()
 
     def _takes(self, frames: int) -> bool:
         low, _, high = self._whole.contract.profile["T"] if self._whole is not None else (1, 1, 0)

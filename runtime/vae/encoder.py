@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Optional
+from typing import Optional, Union
 
 import numpy as np
 
@@ -11,25 +11,28 @@ from motedge.errors import ContractError
 from motedge.runtime.engine import Engine, FloatArray
 from motedge.runtime.finite import check_finite
 from motedge.runtime.policy.resize import Image
+from motedge.runtime.vae.chunks import ChunkRuns, Chunks, HostChunks
 from motedge.runtime.vae.frame_count import FRAMES_PER_LATENT, latent_frames
 from motedge.runtime.vae.pixels import from_uint8
-from motedge.runtime.vae.stream import ChunkStream
 
 
 class VideoEncoder:
     """Encodes over the engine of `vae_encoder_clip`, or those of `vae_encoder_first` and `vae_encoder_next`, or all."""
 
-    def __init__(self, whole: Optional[Engine] = None, chunks: Optional[tuple[Engine, Engine]] = None) -> None:
+    def __init__(
+        self, whole: Optional[Engine] = None, chunks: Union[Chunks, tuple[Engine, Engine], None] = None
+    ) -> None:
         """Takes over the engines; `chunks`: of the first frame and of the others.
 
         Raises:
             ContractError: no engine at all.
         """
-        one = whole if whole is not None or chunks is None else chunks[0]
+        self._whole = whole
+        self._chunks: Optional[Chunks] = HostChunks(*chunks) if isinstance(chunks, tuple) else chunks
+        one = self._whole if self._whole is not None else self._chunks
         if one is None:
             raise ContractError("an encoder without engines", expected="for whole videos, for chunks, or both")
-        self._whole, self._chunks = whole, chunks
-        self._stream: Optional[ChunkStream] = None
+        self._stream: Optional[ChunkRuns] = None
         sizes = one.contract.sizes
         self._canvas, self._grid = (sizes["Y"], sizes["X"]), (sizes["h"], sizes["w"])
         self._channels = sizes["C"]
@@ -80,7 +83,7 @@ class VideoEncoder:
                 "this bundle encodes whole videos only", fix="export again with --extras vae-encoder-stream"
             )
         if self._stream is None:
-            self._stream = ChunkStream(*self._chunks, given="frames", result="latent")
+            self._stream = self._chunks.open(given="frames", result="latent")
         for index, latent in enumerate(self._stream.run(self._chunks_of(frames))):
             check_finite(latent, f"the VAE's encoder returned NaN or infinity at latent frame {index}")
             yield latent
@@ -93,9 +96,9 @@ class VideoEncoder:
     def close(self) -> None:
         """Frees the engines."""
         self._stream = None
-        for engine in (self._whole, *(self._chunks or ())):
-            if engine is not None:
-                engine.close()
+        for part in (self._whole, self._chunks):
+            if part is not None:
+                part.close()
 
     def _chunks_of(self, frames: Iterable[Image]) -> Iterator[FloatArray]:
         """The first frame, then four at a time, made ready; ContractError if some are left over."""

@@ -104,7 +104,7 @@ class PlanGraph:
             name: [[d if isinstance(d, int) else s for d in dims] for s in _ANY] for name, dims in self.inputs.items()
         }
         self.profiles: list[Profile] = plan["profiles"] or [open_profile]
-        self.says = plan
+        self.says, self._known = plan, dict[Any, dict[str, Shape]]()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 4
         self.session = onnxruntime.InferenceSession(plan["model"], options, providers=["CPUExecutionProvider"])
@@ -121,7 +121,20 @@ class PlanGraph:
             if isinstance(letter, str)
         }
         dims = {**self.inputs, **self.outputs}[name]
+        shapes = {tensor: given.get(tensor, self.static_shape(tensor)) for tensor in self.inputs}
+        known = all(isinstance(d, int) or d in letters for d in dims)
+        if name in self.outputs and not known and not any(-1 in shape for shape in shapes.values()):
+            return self._computed(shapes)[name]
         return tuple(d if isinstance(d, int) else letters.get(d, -1) for d in dims)
+
+    def _computed(self, inputs: Mapping[str, Shape]) -> dict[str, Shape]:
+        """What a library works out from the graph where a size follows from others: here, from a run on zeros."""
+        key = tuple(sorted(inputs.items()))
+        if key not in self._known:
+            zeros = {tensor: np.zeros(shape, _NUMPY[self.types[tensor]]) for tensor, shape in inputs.items()}
+            results = self.session.run(list(self.outputs), zeros)
+            self._known[key] = {output: tuple(value.shape) for output, value in zip(self.outputs, results)}
+        return self._known[key]
 
     def workspace(self, shapes: Mapping[str, Shape]) -> int:
         """Bytes that this stub asks for: sixteen times the outputs, and something fixed."""

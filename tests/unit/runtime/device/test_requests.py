@@ -86,6 +86,9 @@ def test_without_actions(
             assert result.action.shape == (0, 4)
 
 
+@pytest.mark.capability(mode="sound", family="any", backend="onnxruntime-cuda", proof="simulated")
+@pytest.mark.capability(mode="sound", family="any", backend="tensorrt", proof="simulated")
+@pytest.mark.capability(mode="sound", family="any", backend="tensorrt-rtx", proof="simulated")
 @pytest.mark.parametrize("actions", [0, 5])
 @pytest.mark.parametrize("settings", [GUIDED, SamplerSettings(steps=2, guidance=1.0)], ids=["guided", "plain"])
 def test_with_sound(
@@ -122,6 +125,9 @@ def test_sound_without_its_solver(
         scene.run(gen_inputs(sound_latents=41), GUIDED)
 
 
+@pytest.mark.capability(mode="distilled", family="any", backend="onnxruntime-cuda", proof="simulated")
+@pytest.mark.capability(mode="distilled", family="any", backend="tensorrt", proof="simulated")
+@pytest.mark.capability(mode="distilled", family="any", backend="tensorrt-rtx", proof="simulated")
 @pytest.mark.parametrize("sound", [0, 7])
 def test_a_distilled_model(
     device_loop: Any,

@@ -1,0 +1,56 @@
+"""Work for a library that must always be called from one thread, by callers that come from many."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Optional, TypeVar
+
+from motedge.errors import UsageError
+
+_Result = TypeVar("_Result")
+
+
+class OneThread:
+    """A thread of its own, in which everything is made, used and closed.
+
+    onnxruntime keeps handles, workspaces and captured graphs by calling thread, and gives none back before its session
+    ends: a server with a thread a request would grow without end.
+    """
+
+    def __init__(self, name: str, what: str) -> None:
+        """`name`: of the thread; `what` does its work there, for messages."""
+        self._what, self._owner = what, 0
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name, initializer=self._note_owner)
+        self._closed, self._lock = False, threading.Lock()
+
+    def call(self, work: Callable[[], _Result]) -> _Result:
+        """Does it there and waits; what it raises comes through. Called from the thread itself, does it at once.
+
+        Raises:
+            UsageError: after `close`.
+        """
+        if threading.get_ident() == self._owner:
+            return work()
+        with self._lock:
+            if self._closed:
+                raise UsageError(f"{self._what} was closed", fix="open it again")
+            done = self._pool.submit(work)
+        return done.result()
+
+    def close(self, last: Optional[Callable[[], object]] = None) -> None:
+        """Ends the thread once what was asked for is done, `last` of all; harmless when repeated."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            done = None if last is None else self._pool.submit(last)
+        try:
+            if done is not None:
+                done.result()
+        finally:
+            self._pool.shutdown()
+
+    def _note_owner(self) -> None:
+        self._owner = threading.get_ident()
