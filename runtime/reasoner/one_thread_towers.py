@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Optional, TypeVar
+from typing import Optional
 
 from motedge.runtime.engine import FloatArray
+from motedge.runtime.one_thread import OneThread
 from motedge.runtime.reasoner.device_towers import DeviceTowers
 from motedge.runtime.reasoner.ports import VisualTokens
 from motedge.runtime.reasoner.visual_input import VisualInput
 
-_Result = TypeVar("_Result")
-
 
 class OneThreadTowers:
-    """Other towers, made, used and closed in one thread of their own: onnxruntime keeps what it holds by thread."""
+    """Other towers, made, used and closed in one thread of their own; see `OneThread`."""
 
     # It captures graphs of its own in CUDA's global mode, in which calls of other threads fail
     aside = False
 
     def __init__(self, make: Callable[[], DeviceTowers]) -> None:
         """`make`: opens the towers; what it raises comes through."""
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="motedge-reasoner")
+        self._thread = OneThread("motedge-reasoner", "the reasoner")
         try:
-            self._towers = self._call(make)
+            self._towers = self._thread.call(make)
         except BaseException:
-            self._thread.shutdown()
+            self._thread.close()
             raise
         self.host_und = self._towers.host_und
-        self._closed = False
 
     @property
     def ordinal(self) -> int:
@@ -60,29 +57,20 @@ class OneThreadTowers:
         deepstack: Optional[FloatArray],
     ) -> FloatArray:
         """See `DeviceUnd.step`."""
-        return self._call(lambda: self._towers.step(embeddings, cos, sin, start, deepstack))
+        return self._thread.call(lambda: self._towers.step(embeddings, cos, sin, start, deepstack))
 
     def read_prompt(self, embeddings: FloatArray, cos: FloatArray, sin: FloatArray, pointer: int) -> None:
         """See `DeviceTowers.read_prompt`."""
-        self._call(lambda: self._towers.read_prompt(embeddings, cos, sin, pointer))
+        self._thread.call(lambda: self._towers.read_prompt(embeddings, cos, sin, pointer))
 
     def encode(self, visual: VisualInput) -> VisualTokens:
         """See `EngineVision.encode`."""
-        return self._call(lambda: self._towers.encode(visual))
+        return self._thread.call(lambda: self._towers.encode(visual))
 
     def memory_bytes(self) -> dict[str, int]:
         """See `DeviceTowers.memory_bytes`."""
-        return self._call(self._towers.memory_bytes)
+        return self._thread.call(self._towers.memory_bytes)
 
     def close(self) -> None:
         """See `DeviceTowers.close`."""
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            self._call(self._towers.close)
-        finally:
-            self._thread.shutdown()
-
-    def _call(self, work: Callable[[], _Result]) -> _Result:
-        return self._thread.submit(work).result()
+        self._thread.close(self._towers.close)
