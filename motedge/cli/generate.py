@@ -140,12 +140,12 @@ def _open(args: argparse.Namespace, opened: contextlib.ExitStack) -> tuple[Gener
     from motedge.runtime.generate import load_generator
 
     choice = {name: getattr(args, name) for name in ("engine", "variant", "recipe", "check", "threads")}
-    reasoner = None
+    gpu, reasoner = gpu_options(args), None
     if args.reason:
         from motedge.runtime.reasoner.loader import load_reasoner
 
-        reasoner = opened.enter_context(load_reasoner(args.bundle, **choice))
-    how = {"sound": args.sound, "gpu": gpu_options(args), "reasoner": reasoner}
+        reasoner = opened.enter_context(load_reasoner(args.bundle, **choice, gpu=gpu))
+    how = {"sound": args.sound, "gpu": gpu, "reasoner": reasoner}
     generator = opened.enter_context(load_generator(args.bundle, **choice, **how))
     return generator, reasoner
 

@@ -69,7 +69,7 @@ class DevicePrompts:
         # Of the two below
         self._lock = threading.Lock()
         self._ready: list[tuple[bytes, DevicePrompt]] = []
-        # To be freed beside the requests, for that waits for whatever runs on the GPU
+        # Not freed by requests that find what they need: freeing waits for whatever runs on the GPU
         self._dropped: list[DevicePrompt] = []
         # Of `encode`
         self.hits = self.misses = 0
@@ -105,13 +105,13 @@ class DevicePrompts:
             return kept
         self.misses += 1
         self._make_room()
+        # A reading is waited for in any case
+        self._free_dropped()
         while True:
             try:
                 prompt = self._read(token_ids, stream)
                 break
             except OutOfDeviceMemoryError:
-                if self._free_dropped():
-                    continue
                 oldest = next((k for k, kept in self._kept.items() if kept not in needed), None)
                 if oldest is None:
                     raise
@@ -167,13 +167,11 @@ class DevicePrompts:
         with self._lock:
             self._dropped.append(prompt)
 
-    def _free_dropped(self) -> bool:
-        """Whether there was anything to free."""
+    def _free_dropped(self) -> None:
         with self._lock:
             dropped, self._dropped = self._dropped, []
         for prompt in dropped:
             prompt.memory.free()
-        return bool(dropped)
 
     def _read(self, token_ids: IntArray, stream: Stream) -> DevicePrompt:
         count = int(token_ids.size)

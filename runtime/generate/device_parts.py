@@ -13,6 +13,7 @@ from motedge.runtime.cuda.choose import open_cuda
 from motedge.runtime.cuda.errors import CudaError
 from motedge.runtime.device.graph_solver import GRAPH as SOLVER
 from motedge.runtime.device.loop import DeviceLoop
+from motedge.runtime.device.prefill import PromptReader
 from motedge.runtime.device.solvers import SolverSource
 from motedge.runtime.generate.device_graphs import DeviceGraphs
 from motedge.runtime.generate.parts import Parts
@@ -37,6 +38,7 @@ def open_device_parts(
     gpu: GpuOptions,
     *,
     sound: bool,
+    reader: Optional[PromptReader] = None,
 ) -> Parts:
     """A generator's parts on one GPU.
 
@@ -47,6 +49,7 @@ def open_device_parts(
         choice: backend, variant, recipe and options, as `open_device_engine` takes them.
         gpu: how the GPU is used.
         sound: gen_step_sound in the place of gen_step.
+        reader: reads prompts in the place of graph und_prefill, which is then not opened.
 
     Raises:
         HostError: no GPU, no driver, a library missing; an engine of another GPU or version; too little memory.
@@ -59,7 +62,7 @@ def open_device_parts(
             graphs = DeviceGraphs(bundle, cuda, choice, gpu)
             opened.pop_all()
             opened.callback(graphs.close)
-            parts = _assemble(opened, graphs, bundle, tables, model_config, gpu, sound)
+            parts = _assemble(opened, graphs, bundle, tables, model_config, gpu, sound, reader)
         # From here on the generator closes them
         opened.pop_all()
     return parts
@@ -93,6 +96,7 @@ def _assemble(
     model_config: Mapping[str, Any],
     gpu: GpuOptions,
     sound: bool,
+    reader: Optional[PromptReader],
 ) -> Parts:
     cuda = graphs.cuda
     kernels, lacking = KernelLibrary.find(cuda) if gpu.kernels else (None, "switched off")
@@ -100,13 +104,14 @@ def _assemble(
         LOG.warning("the solver does without the compiled kernels: %s", lacking)
     # The largest first: what does not fit fails before the rest is loaded
     gen = graphs.load("gen_step_sound" if sound else "gen_step")
-    und, image = graphs.load("und_prefill"), graphs.engine("vae_encoder")
+    prompts = graphs.load("und_prefill") if reader is None else reader
+    image = graphs.engine("vae_encoder")
     opened.callback(image.close)
     # The kernel knows no sound
     solver = graphs.load(SOLVER) if sound or kernels is None else None
     loop = DeviceLoop(
         cuda,
-        und,
+        prompts,
         gen,
         SolverSource(cuda, graphs.workspace, kernels, solver),
         tables,

@@ -20,7 +20,7 @@ from motedge.runtime.generate.shape import GenerateShape
 from motedge.runtime.generate.turns import DeviceTurns, HostTurns, Turns
 from motedge.runtime.one_thread import OneThread
 from motedge.runtime.policy.gpu_options import GpuOptions
-from motedge.runtime.policy.loader import graph_opener
+from motedge.runtime.policy.loader import device_reader, graph_opener
 from motedge.runtime.sound import open_sound_decoder, require_sound
 from motedge.runtime.tables import Tables
 from motedge.runtime.text import PromptTokenizer
@@ -57,12 +57,12 @@ def load_generator(
         threads: CPU threads; None leaves it to the backend.
         sound: Open gen_step_sound instead of gen_step: every request then is one with sound.
         gpu: How a GPU is used, where the backend runs on one.
-        reasoner: Of the same bundle: its weights read the prompts too. It stays the caller's, and must outlive this.
+        reasoner: Of the same bundle and device: its tower reads the prompts. It stays the caller's; must outlive this.
 
     Raises:
         BundleError: a file is missing, changed or damaged.
-        UsageError: an unknown backend, variant or recipe; a reasoner in another variant or recipe than asked for
-            here, or together with a GPU.
+        UsageError: an unknown backend, variant or recipe; a reasoner that is elsewhere, or in another variant or
+            recipe than asked for here.
         HostError: a library or a GPU is missing or too old; too little memory.
     """
     bundle = _open_bundle(bundle_path, recipe, check, sound)
@@ -76,13 +76,13 @@ def load_generator(
 
     if engine not in DEVICE_BACKENDS:
         return _generator(bundle, tokenizer, tables, _host_parts(bundle, tables, choice, sound, reasoner), HostTurns())
-    _refuse_reasoner(engine, reasoner)
     options, config = GpuOptions() if gpu is None else gpu, _model_config(bundle)
+    reader = None if reasoner is None else device_reader(bundle, choice, options, reasoner)
     thread = OneThread("motedge-generator", "the generator") if engine == ONNXRUNTIME_CUDA else None
     turns = DeviceTurns(thread)
 
     def make() -> Generator:
-        parts = open_device_parts(bundle, tables, config, choice, options, sound=sound)
+        parts = open_device_parts(bundle, tables, config, choice, options, sound=sound, reader=reader)
         return _generator(bundle, tokenizer, tables, parts, turns)
 
     try:
@@ -139,16 +139,6 @@ def _host_parts(
         )
         opened.pop_all()
     return parts
-
-
-def _refuse_reasoner(engine: str, reasoner: Optional[BundleReasoner]) -> None:
-    if reasoner is not None:
-        raise UsageError(
-            f"a generator with a reasoner does not run on backend {engine!r} yet",
-            expected="onnxruntime",
-            why="the reasoner's weights were not tried for its prompts on a GPU",
-            fix="leave --reason out, or --engine",
-        )
 
 
 def _open_bundle(path: PathLike, recipe: Optional[str], check: str, sound: bool) -> Bundle:

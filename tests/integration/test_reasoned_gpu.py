@@ -22,11 +22,13 @@ import motedge
 from motedge.bundle import Bundle
 from motedge.checkpoint.make import make_checkpoint
 from motedge.checkpoint.reader import Checkpoint
+from motedge.cli.main import main
 from motedge.errors import UsageError
 from motedge.export.job import ExportOptions, export_bundle
 from motedge.export.variants import parse_variants
 from motedge.runtime.cuda.errors import CudaError, OutOfDeviceMemoryError, StickyCudaError
 from motedge.runtime.deadline import with_deadlines
+from motedge.runtime.generate import GenerateRequest, load_generator
 from motedge.runtime.policy import GpuOptions
 from motedge.runtime.reasoned.loader import load_reasoned_policy
 from motedge.runtime.reasoned.options import ReasonOptions
@@ -46,7 +48,9 @@ IN_TIME_S = 60
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("reasoned-gpu")
     checkpoint, out = make_checkpoint(root / "checkpoint", "edge", "policy-droid", "tiny", seed=7), root / "bundle"
-    options = ExportOptions(MINI_POLICY, parse_variants("primitive-fp32"), "none", ("reasoner",))
+    # With and without actions, from one image on: what the generator makes besides
+    shapes = dataclasses.replace(MINI_POLICY, min_latent_frames=1, min_actions=0)
+    options = ExportOptions(shapes, parse_variants("primitive-fp32"), "none", ("reasoner",))
     export_bundle(Checkpoint.open(checkpoint), out, options)
     add_engines(out, GRAPHS)
     return out
@@ -236,6 +240,37 @@ def test_frames_on_the_gpu_are_seen_by_the_reasoner(
         np.testing.assert_array_equal(seen[0], acting.policy.see(on_host)[0])
     assert first.missing_views == ("left", "right") and expected.reasoning.plan == json.loads(PLAN)
     gpu.check_closed()
+
+
+@pytest.mark.parametrize("engine", ["tensorrt", "onnxruntime-cuda"])
+def test_an_image_from_a_caption_that_the_reasoner_wrote(
+    bundle: Path, gpu: SharedGpu, write: Callable[[str], None], tmp_path: Path, engine: str
+) -> None:
+    caption = {"subjects": "a red cup", "lighting": "dim"}
+    write(json.dumps(caption))
+    made: dict[str, Any] = {}
+    for backend in ("onnxruntime", engine):
+        target = tmp_path / f"{backend}.json"
+        command = ["generate", "text2image", str(bundle), "--prompt", "a cup", "--reason", "--engine", backend]
+        options = ["--check", "size", "--threads", "1", "--steps", "2", "--seed", "5", "--out", str(target)]
+        assert main([*command, *options]) == 0
+        made[backend] = json.loads(target.read_text(encoding="utf-8"))
+    host, device = made.values()
+    assert device["reasoning"]["plan"] == caption and device["prompt"] == host["prompt"]
+    assert device["prompt_tokens"] == host["prompt_tokens"]
+
+
+def test_latents_from_the_reasoners_tower(bundle: Path, gpu: SharedGpu) -> None:
+    request = GenerateRequest("text2image", "a red cup", seed=5, sampler={"steps": 2})
+    with load_generator(bundle, check="size", threads=1) as host:
+        expected = host.generate(request).latents
+    with (
+        motedge.load_reasoner(bundle, engine="tensorrt", check="size") as reasoner,
+        load_generator(bundle, engine="tensorrt", check="size", reasoner=reasoner) as generator,
+    ):
+        for _ in range(2):
+            np.testing.assert_allclose(generator.generate(request).latents, expected, rtol=0, atol=1e-4)
+        assert "weights of und_prefill" not in generator.memory_bytes()
 
 
 def test_nan_and_failures_of_the_reasoner_stop_nobody(

@@ -32,7 +32,11 @@ from motedge.runtime.engine_files.gate import this_platform
 
 VERSION = "10.13"
 # Where open_cuda was imported to
-_OPENERS = ("motedge.runtime.policy.device_loader", "motedge.runtime.reasoner.device_loader")
+_OPENERS = (
+    "motedge.runtime.generate.device_parts",
+    "motedge.runtime.policy.device_loader",
+    "motedge.runtime.reasoner.device_loader",
+)
 
 
 class SharedHandle(HostCuda):

@@ -89,6 +89,13 @@ def test_requests_free_nothing_and_the_next_reading_does(scene: Any) -> None:
     assert cuda.ledger == {"prompt K and V": (3 + 4 + 5) * BYTES_A_TOKEN}
 
 
+def test_requests_that_wait_for_a_reading_free_what_gave_way(scene: Any) -> None:
+    cuda, _, prompts, stream = scene
+    for count in range(1, 9):
+        prompts.encode(tokens(count), stream)
+    assert cuda.ledger == {"prompt K and V": (6 + 7 + 8) * BYTES_A_TOKEN}
+
+
 def test_one_that_was_read_twice_is_kept_once(scene: Any) -> None:
     cuda, reader, prompts, stream = scene
     read = reader.read
@@ -116,7 +123,7 @@ def test_want_of_memory_drops_prompts_for_a_request_but_not_aside() -> None:
         with pytest.raises(OutOfDeviceMemoryError, match="prompt K and V"):
             prompts.prepare(tokens(5), stream)
         assert len(prompts) == 2
-        # The oldest gave way to a third, and both are freed because there is no room
+        # The oldest gave way to a third; the other one too, because there is no room
         assert prompts.encode(tokens(5), stream).und_len == 5
         assert cuda.ledger == {"prompt K and V": 5 * BYTES_A_TOKEN}
         reader.fails = OutOfDeviceMemoryError("no room for a workspace")
