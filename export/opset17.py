@@ -200,11 +200,26 @@ def _pad(lowering: _Lowering, node: ir.Node) -> None:
         raise _refusal(node, f"mode {mode}, {len(node.inputs)} inputs")
 
 
+def _resize(lowering: _Lowering, node: ir.Node) -> None:
+    """New are chosen axes, an aspect ratio to keep, smoothing, and a way to count from the middle."""
+    policy = node.attributes.pop("keep_aspect_ratio_policy", None)
+    smooth = node.attributes.pop("antialias", None)
+    counts = node.attributes.get("coordinate_transformation_mode")
+    if (
+        "axes" in node.attributes
+        or (policy is not None and policy.as_string() != "stretch")
+        or (smooth is not None and smooth.as_int())
+        or (counts is not None and counts.as_string() == "half_pixel_symmetric")
+    ):
+        raise _refusal(node, "axes, an aspect ratio, antialias or half_pixel_symmetric")
+
+
 _RULES: dict[str, Callable[[_Lowering, ir.Node], None]] = {
     **dict.fromkeys(_REDUCTIONS, _reduction),
     "AveragePool": _average_pool,
     "Cast": _cast,
     "Pad": _pad,
+    "Resize": _resize,
     "Shape": _shape,
     "Split": _split,
     "Squeeze": _squeeze,

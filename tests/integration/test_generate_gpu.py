@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import itertools
+import json
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ from tiny import MINI_MEDIA
 from motedge.bundle import Bundle
 from motedge.checkpoint.make import make_checkpoint
 from motedge.checkpoint.reader import Checkpoint
+from motedge.cli.main import main
 from motedge.errors import BundleError, UsageError
 from motedge.export.job import ExportOptions, export_bundle
 from motedge.export.variants import parse_variants
@@ -300,6 +304,33 @@ def test_a_distilled_model(bundle: Path, gpu: Gpu) -> None:
             answers.append(generator.generate(request))
     close_to(answers[1].latents, answers[0].latents)
     assert answers[1].counters.launch.startswith("step by step: a distilled model")
+
+
+def test_the_command(bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    """Nobody watches without a terminal, so that previews alone take the steps apart."""
+    for options, launch in (
+        ([], "piece by piece: first of its kind"),
+        (["--preview", "1"], "step by step: each is shown"),
+        (["--no-cuda-graph", "--priority", "low"], "piece by piece: switched off"),
+    ):
+        gpu, out = Gpu(monkeypatch), tmp_path / "cube.png"
+        words = ["text2image", str(bundle), "--engine", "tensorrt", "--check", "size", "--prompt", "A cube", *options]
+        assert main(["generate", *words, "--steps", "2", "--out", str(out), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["counters"]["launch"] == launch
+        assert out.is_file() and (tmp_path / "cube.png.preview.png").is_file() == ("--preview" in options)
+        for path in tmp_path.iterdir():
+            path.unlink()
+        gpu.check_closed()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
+def test_every_graph_is_built(bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    """By the real TensorRT-RTX, which needs no GPU for it: from no action rows and one latent frame on."""
+    copy = Path(shutil.copytree(bundle, tmp_path / "bundle", ignore=shutil.ignore_patterns("engines")))
+    assert main(["build", str(copy), "--target", "rtx-5090", "--variant", VARIANT, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)["engines"]
+    assert {engine["graph"] for engine in made} == set(Bundle.open(copy).manifest.graphs)
+    assert all(engine["bytes"] > 0 for engine in made)
 
 
 def test_many_requests_do_not_grow(bundle: Path, gpu: Gpu, host: Host) -> None:

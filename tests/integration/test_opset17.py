@@ -18,7 +18,7 @@ from tiny import MINI
 
 from motedge.bundle import WEIGHTLESS_GRAPHS, Bundle
 from motedge.checkpoint.reader import Checkpoint
-from motedge.errors import UsageError
+from motedge.errors import InternalError, UsageError
 from motedge.export.job import ExportOptions, export_bundle
 from motedge.export.onnx_file import check_model, write_model
 from motedge.export.opset17 import lower_to_opset17
@@ -166,6 +166,31 @@ def test_the_library_s_opset_decides(lowered: dict[str, Bundle]) -> None:
     assert chosen("10.3.0", variant="primitive17-fp32") == ["primitive17-fp32"] * 3 + ["primitive-fp32"]
     for graph in GRAPHS:
         assert choose_variant(lowered["edge"], graph) == "primitive-fp32"
+
+
+@pytest.mark.parametrize("changed", [{}, {"antialias": 1}, {"keep_aspect_ratio_policy": "not_larger"}])
+def test_scaling_up(changed: dict[str, object]) -> None:
+    """Of the decoders of videos: as it was, where nothing of what is new is used."""
+    attributes = {"mode": "nearest", "antialias": 0, "keep_aspect_ratio_policy": "stretch"}
+    attributes.update(coordinate_transformation_mode="asymmetric", nearest_mode="floor", **changed)
+    scales = onnx.numpy_helper.from_array(np.array([1, 1, 1, 2, 2], np.float32), "scales")
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("x", [1, 2, 3, 4, 5]), ("y", [1, 2, 3, 8, 10]))
+    ]
+    node = onnx.helper.make_node("Resize", ["x", "", "scales"], ["y"], name="n00001/Resize", **attributes)
+    graph = onnx.helper.make_graph([node], "up", values[:1], values[1:], [scales])
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=9)
+    model = ir.from_proto(made)
+    if changed:
+        with pytest.raises(InternalError, match="Resize"):
+            lower_to_opset17(model)
+        return
+    lower_to_opset17(model)
+    lowered, x = ir.to_proto(model), np.random.RandomState(0).standard_normal((1, 2, 3, 4, 5)).astype(np.float32)
+    onnx.checker.check_model(lowered, full_check=True)
+    answers = [onnxruntime.InferenceSession(m.SerializeToString()).run(None, {"x": x})[0] for m in (made, lowered)]
+    np.testing.assert_array_equal(*answers)
 
 
 def test_they_are_not_quantized(lowered: dict[str, Bundle]) -> None:
