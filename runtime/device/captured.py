@@ -30,6 +30,17 @@ class Captured:
         """Whether the next launch is one CUDA graph."""
         return self._graph is not None
 
+    @property
+    def ready(self) -> bool:
+        """Whether the next launch is as every later one: a graph, or pieces for good."""
+        return self._graph is not None or (self._warm and self.refusal is not None)
+
+    def make_ready(self, stream: Stream) -> None:
+        """Captures, where all the pieces have run by other ways; the work itself does not run."""
+        self._warm = True
+        if self._graph is None and self.refusal is None:
+            self._capture(stream)
+
     def launch(self, stream: Stream) -> None:
         """Enqueues the work."""
         if self._graph is None and self._warm and self.refusal is None:

@@ -7,9 +7,10 @@ image, state and seed differ is a handful of uploads, one launch, and one downlo
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -18,6 +19,7 @@ from motedge.runtime.cuda import Cuda, Stream
 from motedge.runtime.cuda.errors import CudaError
 from motedge.runtime.device.branch_pair import BranchPair
 from motedge.runtime.device.buffers import BRANCHES, TickBuffers
+from motedge.runtime.device.launchable import host_reason
 from motedge.runtime.device.launcher import Launch, Launcher
 from motedge.runtime.device.layout import StateLayout
 from motedge.runtime.device.pinned_arena import PinnedArena
@@ -29,7 +31,7 @@ from motedge.runtime.device.solvers import SolverSource
 from motedge.runtime.device.staging import Staging
 from motedge.runtime.device.workspace import Workspace
 from motedge.runtime.device_engine import DeviceEngine
-from motedge.runtime.engine import IntArray
+from motedge.runtime.engine import FloatArray, IntArray
 from motedge.runtime.finite import check_finite
 from motedge.runtime.noise import NoiseAhead
 from motedge.runtime.request import GenInputs, GenResult, LoopCounters, LoopTimings, SamplerSettings
@@ -85,6 +87,7 @@ class DeviceLoop:
         reader = und if isinstance(und, PromptReader) else PrefillReader(cuda, und, workspace)
         self._prompts = DevicePrompts(cuda, reader, gen.dtype, tables, rotary)
         self._buffers: Optional[TickBuffers] = None
+        self._last: Optional[tuple[GenInputs, SamplerSettings]] = None
         self._in_slot: dict[str, Optional[DevicePrompt]] = dict.fromkeys(BRANCHES)
         self._programs = Programs(
             cuda,
@@ -164,6 +167,7 @@ class DeviceLoop:
             self._settle()
             raise
         outcome.check()
+        self._last = _without_frames(inputs), settings
         timings = LoopTimings(prefill_ms, 0.0, noise_ms, outcome.steps, _since_ms(start), graph_ms=outcome.graph_ms())
         counters = LoopCounters(
             forwards=outcome.forwards,
@@ -182,6 +186,30 @@ class DeviceLoop:
         May run in another thread beside a request where `prompts.aside` says so.
         """
         self._prompts.prepare(token_ids, self.stream)
+
+    def rehearse(self, token_ids: IntArray) -> Iterator[None]:
+        """Makes the last request ready for another prompt, whose length may be new: contexts that have run, a captured
+        graph. In steps, of which none is longer than a forward; between two of them requests may run.
+
+        Raises:
+            ContractError, OutOfDeviceMemoryError, CudaError: as `run` would with this prompt.
+        """
+        if self._last is None or host_reason(self._last[1]) is not None:
+            return
+        inputs, settings = dataclasses.replace(self._last[0], cond_tokens=token_ids), self._last[1]
+        yield
+        try:
+            buffers, prompts = self._buffers_for(inputs), list[DevicePrompt]()
+            for ids in prompts_of(inputs, settings.guidance_plan(), settings.schedule()):
+                prompts.append(self._prompts.encode(ids, self.stream, prompts))
+            program, _ = self._programs.take(inputs, settings, prompts, buffers)
+            self._place(buffers, prompts)
+            self.stream.synchronize()
+            yield
+            yield from program.rehearse(self.stream)
+        except Exception:
+            self._settle()
+            raise
 
     def close(self) -> None:
         """Gives back all device memory but the engines', and stops the noise thread; harmless when repeated."""
@@ -254,6 +282,12 @@ def _result(buffers: TickBuffers, vision: bool, timings: LoopTimings, counters: 
     sound = buffers.sound.copy() if buffers.layout.sound_count else None
     latents = frames.copy() if vision else np.empty((0, *buffers.layout.vision_shape[1:]), np.float32)
     return GenResult(latents, buffers.action.copy(), timings, counters, sound)
+
+
+def _without_frames(inputs: GenInputs) -> GenInputs:
+    """A request of which shapes and masks are left; the frames take no memory."""
+    shape: FloatArray = np.broadcast_to(np.float32(0), inputs.vision_clean.shape)
+    return dataclasses.replace(inputs, vision_clean=shape)
 
 
 def _since_ms(start: float) -> float:

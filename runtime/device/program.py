@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Optional
 
 from motedge.runtime.cuda import Cuda, Stream
@@ -78,6 +78,27 @@ class TickProgram:
     def launch(self, stream: Stream) -> None:
         """Enqueues the loop: from noise in the buffers to the denoised state."""
         self._work.launch(stream)
+
+    def rehearse(self, stream: Stream) -> Iterator[None]:
+        """Makes the next launch as every later one, without running the loop: each branch and the solver's steps run
+        once, then the loop is captured. A step for each, which is waited for.
+
+        State and velocities are lost. Nothing of a request may be under way; between two steps a whole one may run.
+        """
+        if self._work.ready:
+            return
+        # What a library captures by itself it does in the second run
+        for _ in range(1 if self.refusal is None else 2):
+            for branch in self._branches:
+                self._solver.begin(stream)
+                branch.enqueue(stream)
+                stream.synchronize()
+                yield
+            for k, guided in enumerate(self._guided):
+                self._solver.step(k, guided, stream)
+            stream.synchronize()
+        self._work.make_ready(stream)
+        yield
 
     def enqueue_forward(self, k: int, branch: int, stream: Stream) -> None:
         """A forward of step k, if it is one that runs: for steps that are launched one by one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -127,6 +127,15 @@ class DeviceTick:
         """See `PolicyTick.prepare`."""
         with self._cuda.current():
             self._loop.prepare(token_ids)
+
+    def rehearse(self, token_ids: IntArray) -> Iterator[None]:
+        """See `PolicyTick.rehearse`."""
+        steps = self._loop.rehearse(token_ids)
+        while True:
+            with self._cuda.current():
+                if next(steps, self) is self:
+                    return
+            yield
 
     def memory_bytes(self) -> dict[str, int]:
         """What it holds of the GPU's memory, by purpose; weights as near as the libraries tell."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from motedge.runtime.engine import IntArray
 from motedge.runtime.one_thread import OneThread
@@ -50,6 +50,12 @@ class OneThreadTick:
     def prepare(self, token_ids: IntArray) -> None:
         """See `PolicyTick.prepare`."""
         self._thread.call(lambda: self._tick.prepare(token_ids))
+
+    def rehearse(self, token_ids: IntArray) -> Iterator[None]:
+        """See `PolicyTick.rehearse`."""
+        steps = self._tick.rehearse(token_ids)
+        while self._thread.call(lambda: next(steps, self)) is not self:
+            yield
 
     def memory_bytes(self) -> dict[str, int]:
         """See `PolicyTick.memory_bytes`."""

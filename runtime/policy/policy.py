@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Optional, Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from motedge.bundle import Contract
 from motedge.errors import ObservationError
 from motedge.runtime.engine import FloatArray, IntArray
+from motedge.runtime.fair_lock import FairLock
 from motedge.runtime.policy.chunk import ActionChunk
 from motedge.runtime.policy.droid import pack_committed, pack_state, unpack_actions
 from motedge.runtime.policy.embodiments import Embodiment
@@ -60,7 +61,8 @@ class Policy:
         self._tokens: dict[str, IntArray] = {}
         # A prompt may be prepared while another request runs
         self._tokenizing = threading.Lock()
-        self._lock = threading.Lock()
+        # In the order of asking: a rehearsal, which takes it again and again, must not keep a tick waiting
+        self._lock = FairLock()
 
     def act(
         self,
@@ -104,6 +106,22 @@ class Policy:
             return
         with self._lock:
             self._tick.prepare(tokens)
+
+    def rehearse(self, prompt: str) -> Iterator[None]:
+        """Makes the last request ready for a prompt that was prepared, in steps between which others may act.
+
+        A tick whose prompt is of a new length makes contexts, and on a GPU is launched piece by piece, and the next
+        one captured. After this it is as the later ones. On the host there is nothing to do.
+
+        Raises:
+            ObservationError, OutOfDeviceMemoryError and others: what its first tick would raise.
+        """
+        steps = self._tick.rehearse(self._encode(prompt))
+        while True:
+            with self._lock:
+                if next(steps, self) is self:
+                    return
+            yield
 
     @property
     def prepares_aside(self) -> bool:

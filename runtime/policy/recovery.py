@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Optional
 
 from motedge.errors import HostError, MotedgeError, UsageError
@@ -91,6 +91,10 @@ class RecoveringTick:
         except StickyCudaError as error:
             self._rebuild(error)
             self.tick.prepare(token_ids)
+
+    def rehearse(self, token_ids: IntArray) -> Iterator[None]:
+        """See `PolicyTick.rehearse`. A lost context is for the next request to find."""
+        yield from self.tick.rehearse(token_ids)
 
     def memory_bytes(self) -> dict[str, int]:
         """See `PolicyTick.memory_bytes`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,6 +84,15 @@ class PolicyTick(Protocol):
         Raises:
             ContractError: more or fewer tokens than the graph was exported for.
             NonFiniteError: the graph returned NaN or infinity.
+        """
+        ...
+
+    def rehearse(self, token_ids: IntArray) -> Iterator[None]:
+        """Makes the last request ready for another prompt, that was prepared: so that its first tick is as the later
+        ones. In steps, of which none takes longer than a forward; no request may run during one.
+
+        Raises:
+            OutOfDeviceMemoryError and others: what its first tick would raise.
         """
         ...
 
@@ -182,6 +191,10 @@ class HostTick:
     def prepare(self, token_ids: IntArray) -> None:
         """See `PolicyTick.prepare`."""
         self._loop.prepare(token_ids)
+
+    def rehearse(self, token_ids: IntArray) -> Iterator[None]:
+        """See `PolicyTick.rehearse`. There is nothing to make ready."""
+        yield from ()
 
     def memory_bytes(self) -> dict[str, int]:
         """See `PolicyTick.memory_bytes`."""

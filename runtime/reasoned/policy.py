@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional
 
 from motedge.errors import MotedgeError, UsageError
@@ -49,7 +49,7 @@ class ReasonedPolicy:
         """
         if options.background:
             _require_aside(policy)
-        self._writer = _PolicyWriter(policy, options.mode)
+        self._writer = _PolicyWriter(policy, options)
         self._policy, self._reasoner, self._options = policy, reasoner, options
         self.settings: SamplerSettings = policy.settings
         self._lock = threading.Lock()
@@ -230,8 +230,10 @@ def with_reasoning(
 class _PolicyWriter:
     """A `Writer` for a policy."""
 
-    def __init__(self, policy: Policy, mode: str) -> None:
-        self._policy, self._dense = policy, mode == JSON_PROMPT
+    def __init__(self, policy: Policy, options: ReasonOptions) -> None:
+        self._policy, self._dense = policy, options.mode == JSON_PROMPT
+        # Within the tick that acts on it there is nothing to be gained
+        self._rehearses = not options.within_ticks
         if self._dense and not policy.prompt("go").startswith("{"):
             raise UsageError(
                 "a dense caption is of no use to this policy",
@@ -248,8 +250,10 @@ class _PolicyWriter:
             return dense_prompt(self._policy.prompt(instruction), plan)
         return self._policy.prompt(planned_instruction(instruction, plan))
 
-    def prepare(self, prompt: str) -> None:
+    def prepare(self, prompt: str) -> Iterator[None]:
         self._policy.prepare(prompt)
+        if self._rehearses:
+            yield from self._policy.rehearse(prompt)
 
 
 def _kept(observation: Observation) -> Observation:

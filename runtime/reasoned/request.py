@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Optional, Protocol
 
 from motedge.errors import UsageError
@@ -78,8 +78,9 @@ class _RequestWriter:
     def planned(self, instruction: str, plan: Mapping[str, Any]) -> str:
         return json.dumps(dict(plan)) if self._mode == JSON_PROMPT else planned_instruction(instruction, plan)
 
-    def prepare(self, prompt: str) -> None:
+    def prepare(self, prompt: str) -> Iterator[None]:
         self._generator.check_prompt(dataclasses.replace(self._request, prompt=prompt))
+        yield from ()
 
 
 def _first_frame(request: GenerateRequest) -> Optional[Image]:

@@ -56,8 +56,8 @@ class Writer(Protocol):
         """With one."""
         ...
 
-    def prepare(self, prompt: str) -> None:
-        """Makes the generator ready for it. Raises MotedgeError where it can't take it: it is too long."""
+    def prepare(self, prompt: str) -> Iterator[None]:
+        """Makes the generator ready for it, in steps. Raises MotedgeError where it can't take it: it is too long."""
         ...
 
 
@@ -106,10 +106,17 @@ def think_about(
         failure = _in_a_line("the reasoner failed", error)
     # The reply ended with a forward, and what follows is one too
     yield
-    begin = time.perf_counter()
-    result = _conclude(instruction, finished, failure, options.mode, writer)
-    timings["prepare_ms"] = _since_ms(begin)
-    return dataclasses.replace(result, timings_ms=timings)
+    steps, timings["prepare_ms"] = _conclude(instruction, finished, failure, options.mode, writer), 0.0
+    while True:
+        begin = time.perf_counter()
+        try:
+            next(steps)
+        except StopIteration as done:
+            timings["prepare_ms"] += _since_ms(begin)
+            result: Reasoning = done.value
+            return dataclasses.replace(result, timings_ms=timings)
+        timings["prepare_ms"] += _since_ms(begin)
+        yield
 
 
 def run_through(thinking: Thinking) -> Reasoning:
@@ -124,10 +131,11 @@ def run_through(thinking: Thinking) -> Reasoning:
 
 def _conclude(
     instruction: str, finished: Optional[Finished], failure: Optional[str], mode: str, writer: Writer
-) -> Reasoning:
+) -> Thinking:
     """Reads the answer and prepares the text; the plain one where there is no plan, or one that is too long."""
     if finished is None:
-        return _plain(Reasoning(mode, instruction, "", problem=failure or "the reasoner wrote nothing"), writer)
+        nothing = Reasoning(mode, instruction, "", problem=failure or "the reasoner wrote nothing")
+        return (yield from _plain(nothing, writer))
     reading = read_answer(mode, finished.answer, complete=finished.reason == STOP)
     written = Reasoning(
         mode,
@@ -140,20 +148,19 @@ def _conclude(
         tokens=len(finished.token_ids),
     )
     if reading.plan is None:
-        return _plain(written, writer)
+        return (yield from _plain(written, writer))
     prompt = writer.planned(instruction, reading.plan)
     try:
-        writer.prepare(prompt)
+        yield from writer.prepare(prompt)
     except MotedgeError as error:
-        return _plain(
-            dataclasses.replace(written, problem=_in_a_line("the generator can't take the plan", error)), writer
-        )
+        problem = _in_a_line("the generator can't take the plan", error)
+        return (yield from _plain(dataclasses.replace(written, problem=problem), writer))
     return dataclasses.replace(written, prompt=prompt, plan=reading.plan)
 
 
-def _plain(reasoning: Reasoning, writer: Writer) -> Reasoning:
+def _plain(reasoning: Reasoning, writer: Writer) -> Thinking:
     prompt = writer.plain(reasoning.instruction)
-    writer.prepare(prompt)
+    yield from writer.prepare(prompt)
     return dataclasses.replace(reasoning, prompt=prompt)
 
 

@@ -11,8 +11,8 @@ from motedge.runtime.cuda.errors import CudaError
 from motedge.runtime.device.host_engine import HostEngine
 from motedge.runtime.device_engine import DeviceEngine
 from motedge.runtime.engine import FloatArray
+from motedge.runtime.fair_lock import FairLock
 from motedge.runtime.reasoner.device_und import DeviceUnd
-from motedge.runtime.reasoner.fair_lock import FairLock
 from motedge.runtime.reasoner.ports import VisualTokens
 from motedge.runtime.reasoner.vision_engine import EngineVision
 from motedge.runtime.reasoner.visual_input import VisualInput

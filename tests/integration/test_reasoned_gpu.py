@@ -134,6 +134,9 @@ def test_the_change_over(
     # Both branches once; the plan's prompt was made ready between ticks or beside them
     assert [chunk.details["prefills"] for chunk in (*chunks, after)] == [2, *[0] * len(chunks)]
     assert planned.details["und_len"] > plain[-1].details["und_len"]
+    if engine == "tensorrt":
+        # Of a length that no tick had before; it was rehearsed
+        assert planned.details["launch"] == "one CUDA graph"
     np.testing.assert_allclose(planned.actions, expected.actions, rtol=0, atol=TOLERANCE)
     np.testing.assert_array_equal(planned.actions, after.actions)
     assert np.abs(planned.actions - plain[0].actions).max() > 1e-3

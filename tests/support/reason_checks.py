@@ -123,6 +123,9 @@ def check_plans(bench: Any) -> None:
         facts = {"ticks": len(chunks), "worst": max(errors), "launch": after[-1][1].details["launch"]}
         bench.say(f"plans, {way}: the CPU's actions", max(errors) < tolerance and same, **facts)
         bench.say(f"plans, {way}: no prefill at the change", not any(prefills[1:]), prefills=prefills[:3])
+        launch = str(chunks[-1].details["launch"])
+        rehearsed = way == "within" or launch.startswith("one CUDA graph") or not bench.engine.startswith("tensorrt")
+        bench.say(f"plans, {way}: the tick of the change was rehearsed", rehearsed, launch=launch)
         rest = [ms for ms, _ in after]
         bench.say(
             f"plans, {way}: the tick of the change",

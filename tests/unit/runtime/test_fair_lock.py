@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from motedge.runtime.reasoner.fair_lock import FairLock
+from motedge.runtime.fair_lock import FairLock
 
 
 def test_who_asked_first_is_first() -> None:
