@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up .venv, then checks style and types and runs the tests. Slow tests run with --slow and in CI (CI=true).
-# Further arguments go to pytest:   bash scripts/test.sh -k unipc
+# Further arguments go to pytest:   bash scripts/test.sh -k unipc   (-n 0: in one process)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -23,7 +23,10 @@ step() {
 step .venv/bin/ruff check --no-cache .
 step .venv/bin/ruff format --check .
 step .venv/bin/mypy -p motedge
-# One run, so that its last line counts every test; tests/conftest.py puts the slow ones last
-printf '[test] pytest, %s\n' "$select"
+# One run, so that its last line counts every test. A process for each core, four at most: what most tests do is done by
+# one thread. By file, since a file's tests share bundles that take long to make
+cores=$(nproc)
+workers=$((cores < 4 ? cores : 4))
+printf '[test] pytest, %s, %s processes\n' "$select" "$workers"
 # Not "python -m pytest": that puts this folder on the import path, where runtime/ and export/ would be packages
-exec .venv/bin/pytest -m "$select" --durations=15 "$@"
+exec .venv/bin/pytest -m "$select" -n "$workers" --dist loadfile --durations=15 "$@"

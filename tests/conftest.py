@@ -16,8 +16,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("--capabilities")
-    if path is not None:
-        config.pluginmanager.register(Recorder(path), "capabilities")
+    if path is None:
+        return
+    if getattr(config.option, "numprocesses", None) or hasattr(config, "workerinput"):
+        raise pytest.UsageError("--capabilities counts in one process: leave -n out")
+    config.pluginmanager.register(Recorder(path), "capabilities")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
