@@ -1,8 +1,9 @@
 """What a reasoner on a GPU must answer as the CPU does, and the CPU's answers in a file that travels.
 
-    PYTHONPATH=.:tests/support python3 tests/support/reason_reference.py BUNDLE OUT.npz
+    PYTHONPATH=.:tests/support python3 tests/support/reason_reference.py bundle OUT        the tiny bundle that is asked
+    PYTHONPATH=.:tests/support python3 tests/support/reason_reference.py answers OUT ANSWERS.npz
 
-The bundle holds a policy and the reasoner (`motedge export --extras reasoner`). Runs on Python 3.9.
+Making the bundle needs what exporting needs; the rest runs on Python 3.9.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 from unittest import mock
@@ -28,6 +30,7 @@ from motedge.runtime.text.codec import TextCodec
 
 # The exact one, which every machine has
 VARIANT = "primitive-fp32"
+VARIANTS = "primitive-fp32,fused-fp16,primitive17-fp32,primitive17-fp16"
 TOKENS, SEED = 24, 3
 TEXT = "Put the red cube in the bowl. What next?"
 PLANS: Tuple[str, ...] = (
@@ -142,9 +145,27 @@ def read_reference(path: Optional[Path], bundle: Path) -> Dict[str, Any]:
         return {name: archive[name] for name in archive.files}
 
 
+def make_bundle(root: Path, variants: Optional[str] = None) -> None:
+    """A tiny Edge with a policy and the reasoner, in all variants that a GPU may run."""
+    from tiny import MINI_POLICY
+
+    from motedge.checkpoint.make import make_checkpoint
+    from motedge.checkpoint.reader import Checkpoint
+    from motedge.export.job import ExportOptions, export_bundle
+    from motedge.export.variants import parse_variants
+
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = make_checkpoint(Path(folder) / "edge", "edge", "policy-droid", "tiny", seed=7)
+        options = ExportOptions(MINI_POLICY, parse_variants(variants or VARIANTS), "none", ("reasoner",))
+        export_bundle(Checkpoint.open(checkpoint), root, options)
+
+
 def main() -> int:
-    """Writes the file."""
-    bundle, out = Path(sys.argv[1]), Path(sys.argv[2])
+    """Makes the bundle, or the answers."""
+    if sys.argv[1] == "bundle":
+        make_bundle(Path(sys.argv[2]))
+        return 0
+    bundle, out = Path(sys.argv[2]), Path(sys.argv[3])
     reference = make_reference(bundle)
     np.savez_compressed(out, **reference)
     margins = {name: round(float(value.min()), 4) for name, value in reference.items() if name.endswith("margins")}

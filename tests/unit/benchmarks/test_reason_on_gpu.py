@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from reason_reference import make_bundle
 from shared_gpu import SharedGpu, add_engines
-from tiny import MINI_POLICY
-
-from motedge.checkpoint.make import make_checkpoint
-from motedge.checkpoint.reader import Checkpoint
-from motedge.export.job import ExportOptions, export_bundle
-from motedge.export.variants import parse_variants
 
 ROOT = Path(__file__).resolve().parents[3]
 VARIANT = "primitive-fp32"
@@ -26,13 +20,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("reason-program")
-    checkpoint = make_checkpoint(root / "checkpoint", "edge", "policy-droid", "tiny", seed=7)
-    options = ExportOptions(MINI_POLICY, parse_variants(VARIANT), "none", ("reasoner",))
-    export_bundle(Checkpoint.open(checkpoint), root / "bundle", options)
-    shutil.rmtree(root / "checkpoint")
-    add_engines(root / "bundle", GRAPHS)
-    return root / "bundle"
+    root: Path = tmp_path_factory.mktemp("reason-program") / "bundle"
+    make_bundle(root, VARIANT)
+    add_engines(root, GRAPHS)
+    return root
 
 
 @pytest.fixture
