@@ -16,7 +16,7 @@ KEPT_ERRORS = 64
 
 
 def make_logger(api: Any) -> Any:
-    """An ILogger with `errors`, a list for each thread that asks. A function: its base class is the library's.
+    """An ILogger with `errors`, a list for its maker and each thread that asks. A function: its base is the library's.
 
     Python's own exceptions must not pass through the library, so `log` raises none.
     """
@@ -26,7 +26,7 @@ def make_logger(api: Any) -> Any:
         def __init__(self) -> None:
             api.ILogger.__init__(self)
             # Thread -> its own: an engine of another thread must neither be blamed nor lose its reason
-            self._errors: dict[int, list[str]] = {}
+            self._errors: dict[int, list[str]] = {threading.get_ident(): []}
 
         @property
         def errors(self) -> list[str]:
