@@ -21,9 +21,11 @@ class OneThread:
 
     def __init__(self, name: str, what: str) -> None:
         """`name`: of the thread; `what` does its work there, for messages."""
-        self._what, self._owner = what, 0
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name, initializer=self._note_owner)
+        self._what = what
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._closed, self._lock = False, threading.Lock()
+        # Started now: a caller that is interrupted while it starts would leave a second one to be started later
+        self._owner = self._pool.submit(threading.get_ident).result()
 
     def call(self, work: Callable[[], _Result]) -> _Result:
         """Does it there and waits; what it raises comes through. Called from the thread itself, does it at once.
@@ -31,13 +33,18 @@ class OneThread:
         Raises:
             UsageError: after `close`.
         """
-        if threading.get_ident() == self._owner:
+        if self.inside:
             return work()
         with self._lock:
             if self._closed:
                 raise UsageError(f"{self._what} was closed", fix="open it again")
             done = self._pool.submit(work)
         return done.result()
+
+    @property
+    def inside(self) -> bool:
+        """Whether the caller is in the thread itself."""
+        return threading.get_ident() == self._owner
 
     def close(self, last: Optional[Callable[[], object]] = None) -> None:
         """Ends the thread once what was asked for is done, `last` of all; harmless when repeated."""
@@ -51,6 +58,3 @@ class OneThread:
                 done.result()
         finally:
             self._pool.shutdown()
-
-    def _note_owner(self) -> None:
-        self._owner = threading.get_ident()

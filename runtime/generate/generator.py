@@ -21,7 +21,7 @@ from motedge.runtime.generate.shape import GenerateShape
 from motedge.runtime.generate.turns import HostTurns, Turns
 from motedge.runtime.request import GenInputs, GenResult, SamplerSettings
 from motedge.runtime.sound import SoundDecoder, sound_latents
-from motedge.runtime.step_view import StepWatch
+from motedge.runtime.step_view import StepView, StepWatch
 from motedge.runtime.tables import Tables
 from motedge.runtime.text import PromptTokenizer
 from motedge.runtime.vae import VideoDecoder, VideoEncoder, to_uint8
@@ -103,7 +103,8 @@ class Generator:
             NonFiniteError: a graph returned NaN or infinity.
             CudaError: the GPU or an engine library failed.
         """
-        return self._turns.request(lambda: self._generate(request, watch))
+        shown = None if watch is None else self._until_given_up(watch)
+        return self._turns.request(lambda: self._generate(request, shown))
 
     def frames(self, latents: FloatArray) -> Iterator[NDArray[np.uint8]]:
         """The pictures of latents, uint8 [n, rows, columns, 3] each, as they come from the decoder.
@@ -194,6 +195,14 @@ class Generator:
         # The first failure is the one that is told; after it, a GPU may refuse to free anything
         with contextlib.suppress(MotedgeError) if error is not None else contextlib.nullcontext():
             self.close()
+
+    def _until_given_up(self, watch: StepWatch) -> StepWatch:
+        def look(view: StepView) -> None:
+            if self._turns.given_up:
+                raise UsageError("the request was given up", got=f"at step {view.step} of {view.steps}")
+            watch(view)
+
+        return look
 
     def _close(self) -> None:
         if self._closed:

@@ -15,6 +15,11 @@ _Result = TypeVar("_Result")
 class Turns(Protocol):
     """Work waits until it is its turn; what it raises comes through."""
 
+    @property
+    def given_up(self) -> bool:
+        """Whether whoever asked for the request under way waits no more: it may end at its next step."""
+        ...
+
     def request(self, work: Callable[[], _Result]) -> _Result:
         """A request to the generator: never two at once."""
         ...
@@ -30,6 +35,8 @@ class Turns(Protocol):
 
 class HostTurns:
     """On the host, where a chunk does not wait for a request."""
+
+    given_up = False
 
     def __init__(self) -> None:
         # The second one is taken after the first, where both are
@@ -59,20 +66,25 @@ class DeviceTurns:
 
     def __init__(self, thread: Optional[OneThread] = None) -> None:
         self._thread, self._lock = thread, threading.RLock()
-        self._requesting = False
+        self._requesting = self.given_up = False
 
     def request(self, work: Callable[[], _Result]) -> _Result:
         """See `Turns.request`. UsageError from within a watch."""
 
         def alone() -> _Result:
             self._refuse_inside()
-            self._requesting = True
+            self._requesting, self.given_up = True, False
             try:
                 return work()
             finally:
                 self._requesting = False
 
-        return self.chunk(alone)
+        try:
+            return self.chunk(alone)
+        except KeyboardInterrupt:
+            # The thread, if there is one, does not know of it
+            self.given_up = True
+            raise
 
     def chunk(self, work: Callable[[], _Result]) -> _Result:
         """See `Turns.chunk`."""
@@ -88,6 +100,8 @@ class DeviceTurns:
                 self._refuse_inside()
                 work()
             return
+        if self._thread.inside:
+            self._refuse_inside()
         self._thread.close(work)
 
     def _refuse_inside(self) -> None:
