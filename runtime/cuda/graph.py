@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from motedge.runtime.cuda.driver import Driver
 from motedge.runtime.cuda.errors import CaptureError, CudaError, OutOfDeviceMemoryError, StickyCudaError
+from motedge.runtime.fair_lock import FairLock
+
+# Held while anything is captured, and by whoever works on the GPU in another thread beside requests: an engine library
+# may wait for the whole device when it makes a context, which ends every capture on it. Taken after a policy's own lock
+CAPTURES = FairLock()
 
 
 class GraphCapture:
@@ -26,9 +29,8 @@ class GraphCapture:
         Raises:
             CaptureError: something can't be captured, or nothing was. The stream is usable afterwards.
         """
-        # A tensor of somebody else's that is collected now would free its memory, which ends a capture
-        with _NO_COLLECTION.held():
-            graph = self._captured(stream, enqueue)
+        with CAPTURES:
+            graph = self._uncollected(stream, enqueue)
         try:
             return self._instantiated(graph)
         finally:
@@ -41,6 +43,16 @@ class GraphCapture:
     def destroy(self, graph: int) -> None:
         """Frees an executable graph."""
         self._driver.call("cuGraphExecDestroy", graph)
+
+    def _uncollected(self, stream: int, enqueue: Callable[[], None]) -> int:
+        collecting = gc.isenabled()
+        # A tensor of somebody else's that is collected now would free its memory, which ends a capture
+        gc.disable()
+        try:
+            return self._captured(stream, enqueue)
+        finally:
+            if collecting:
+                gc.enable()
 
     def _captured(self, stream: int, enqueue: Callable[[], None]) -> int:
         self._call("cuStreamBeginCapture", stream, self._mode)
@@ -74,28 +86,3 @@ class GraphCapture:
         except CudaError as error:
             what = f"work can't be captured in a CUDA graph: {name} failed"
             raise CaptureError(what, got=error.got, why=error.why, fix=error.fix) from error
-
-
-class _NoCollection:
-    """Keeps Python from collecting garbage while any thread captures: the switch is the process's."""
-
-    def __init__(self) -> None:
-        self._lock, self._held, self._collecting = threading.Lock(), 0, False
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        with self._lock:
-            if not self._held:
-                self._collecting = gc.isenabled()
-                gc.disable()
-            self._held += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._held -= 1
-                if not self._held and self._collecting:
-                    gc.enable()
-
-
-_NO_COLLECTION = _NoCollection()

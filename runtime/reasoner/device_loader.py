@@ -91,5 +91,6 @@ def _assemble(
     refusal = None if gpu.cuda_graph else "switched off"
     und = DeviceUnd(cuda, und_engine, workspace, stream, capacity=capacity, refusal=refusal)
     parts.callback(und.close)
+    und.warm_up()
     vision = EngineVision(hosts[1], positions, settings)
     return DeviceTowers(cuda, (und_engine, vision_engine), und, vision, hosts[0], parts.pop_all())

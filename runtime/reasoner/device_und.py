@@ -132,6 +132,17 @@ class DeviceUnd:
             raise
         return self._logits
 
+    def warm_up(self) -> None:
+        """Reads three tokens that mean nothing, so that a token is captured before anybody waits or works beside it.
+
+        Raises:
+            NonFiniteError, CudaError: as `step`; the engine is of no use.
+        """
+        sizes = self._engine.contract.sizes
+        nothing, angle = np.zeros((1, sizes["H"]), np.float32), np.zeros((1, sizes["R"]), np.float32)
+        for start in range(min(3, self.capacity)):
+            self.step(nothing, angle + 1, angle, start, None)
+
     def read_prompt(self, embeddings: FloatArray, cos: FloatArray, sin: FloatArray, pointer: int) -> None:
         """Fills device memory with K and V of a text as the generator sees them; what is held of a reply stays.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import threading
@@ -99,6 +100,24 @@ def finish(acting: ReasonedPolicy) -> None:
         time.sleep(1e-3)
 
 
+@contextlib.contextmanager
+def stuck_step(towers: Any) -> Iterator[threading.Event]:
+    """The next step of a tower does not end before this does; tells when it has begun."""
+    entered, go_on, step = threading.Event(), threading.Event(), towers._und.step
+
+    def slow(*arguments: Any) -> Any:
+        entered.set()
+        assert go_on.wait(IN_TIME_S)
+        return step(*arguments)
+
+    towers._und.step = slow
+    try:
+        yield entered
+    finally:
+        go_on.set()
+        towers._und.step = step
+
+
 @pytest.mark.parametrize("engine", ["tensorrt", "onnxruntime-cuda"])
 def test_words_and_actions_of_the_host(bundle: Path, gpu: SharedGpu, engine: str) -> None:
     """What random weights write is no plan; the words are the model's own, and so is the plain prompt's chunk."""
@@ -167,12 +186,14 @@ def test_thinking_in_the_background_while_ticks_run(bundle: Path, gpu: SharedGpu
     with on_the_host(bundle, max_tokens=24) as host:
         expected = host.act(observation(CUP), seed=3).reasoning
     with load(bundle, every=1000, background=True, max_tokens=24) as acting:
-        first = acting.act(observation(CUP), seed=3)
         reasoner: Any = acting._reasoner
         assert acting.policy.prepares_aside
-        # Somebody keeps the towers to themselves: the thinker waits, the ticks don't
-        with reasoner.device._lock:
-            ticks = [acting.act(observation(CUP), seed=3) for _ in range(4)]
+        # The prompt is read and the tick captured before anything is thought
+        first = [acting.policy.act(observation(CUP), seed=3) for _ in range(3)][-1]
+        with stuck_step(reasoner.device) as begun:
+            ticks = [acting.act(observation(CUP), seed=3)]
+            assert begun.wait(IN_TIME_S)
+            ticks += [acting.act(observation(CUP), seed=3) for _ in range(4)]
             assert acting.think()
         for chunk in ticks:
             np.testing.assert_array_equal(chunk.actions, first.actions)

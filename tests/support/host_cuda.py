@@ -30,6 +30,7 @@ from host_queue import HostBlock, HostCapture, HostEvent, HostGraph, HostKernel,
 from motedge.errors import HostError
 from motedge.runtime.cuda import DeviceFacts
 from motedge.runtime.cuda.errors import CaptureError, CudaError, OutOfDeviceMemoryError, StickyCudaError
+from motedge.runtime.cuda.graph import CAPTURES
 from motedge.runtime.cuda.interface import PRIORITIES
 from motedge.runtime.cuda.ledger import PINNED, Ledger
 
@@ -243,7 +244,9 @@ class HostCuda:
         self.begin_call("capture", capturable=False)
         capture = self._local.capture = HostCapture(stream)
         try:
-            enqueue()
+            # In turn with those of other threads, as GraphCapture does it
+            with CAPTURES:
+                enqueue()
         finally:
             self._local.capture = None
         if capture.refusal is not None:

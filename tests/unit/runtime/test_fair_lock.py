@@ -29,6 +29,21 @@ def test_who_asked_first_is_first() -> None:
     assert order == list(range(5))
 
 
+def test_who_has_it_may_take_it_again() -> None:
+    lock, entered = FairLock(), threading.Event()
+    with lock:
+        with lock:
+            pass
+        other = threading.Thread(target=lambda: [entered.set() for _ in [lock.__enter__()]] and lock.__exit__())
+        other.start()
+        while len(lock._waiting) < 2:
+            time.sleep(1e-4)
+        # Still the first one's, who took it twice and gave it back once
+        assert not entered.is_set()
+    other.join()
+    assert entered.is_set()
+
+
 def test_an_error_inside_gives_it_back() -> None:
     lock = FairLock()
     with pytest.raises(ZeroDivisionError), lock:

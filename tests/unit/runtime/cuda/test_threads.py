@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
 from motedge.runtime.backends.tensorrt.log import make_logger
-from motedge.runtime.cuda.graph import GraphCapture
+from motedge.runtime.cuda.graph import CAPTURES, GraphCapture
 from motedge.runtime.cuda.ledger import Ledger
 
 
@@ -40,26 +41,32 @@ class Driver:
         return {"cuStreamEndCapture": 1, "cuGraphGetNodes": (None, 1), "cuGraphInstantiate": 2}.get(name)
 
 
-def test_nothing_is_collected_until_the_last_capture_is_over() -> None:
+def test_captures_wait_for_one_another_and_nothing_is_collected_meanwhile() -> None:
     driver, inside, leave = Driver(), threading.Event(), threading.Event()
     capture = GraphCapture(driver)  # type: ignore[arg-type]
-    seen: list[bool] = []
+    seen: list[tuple[int, bool]] = []
 
     def enqueue() -> None:
         inside.set()
         assert leave.wait(10)
-        seen.append(gc.isenabled())
+        seen.append((1, gc.isenabled()))
+        # What a step of a reasoner captures within its own turn
+        with CAPTURES:
+            pass
 
-    other = threading.Thread(target=lambda: capture.capture(1, enqueue))
+    first = threading.Thread(target=lambda: capture.capture(1, enqueue))
+    second = threading.Thread(target=lambda: capture.capture(2, lambda: seen.append((2, gc.isenabled()))))
     assert gc.isenabled()
-    other.start()
+    first.start()
     assert inside.wait(10)
-    # One that begins and ends while the other is under way
-    capture.capture(2, lambda: seen.append(gc.isenabled()))
-    assert not gc.isenabled()
+    second.start()
+    while len(CAPTURES._waiting) < 2:
+        time.sleep(1e-4)
+    assert not gc.isenabled() and not seen
     leave.set()
-    other.join()
-    assert seen == [False, False] and gc.isenabled()
+    first.join()
+    second.join()
+    assert seen == [(1, False), (2, False)] and gc.isenabled()
     # The other thread's calls go on during a capture
     assert driver.modes == ["thread local"] * 2
 
