@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from motedge.errors import HostError
+from motedge.errors import ContractError, HostError
 from motedge.runtime.cuda import Cuda, Stream
 from motedge.runtime.device.buffers import TickBuffers
 from motedge.runtime.device.graph_solver import GraphSolver
@@ -76,6 +76,15 @@ class SolverSource:
                 expected="an engine of the graph solver_step",
                 why="the compiled kernel knows vision and action alone",
                 fix="export again, which adds solver_step, and build its engine",
+            )
+        most = self.graph.contract.profile["M"][2]
+        if buffers.layout.sound_count and buffers.layout.size > most:
+            raise ContractError(
+                "graph 'solver_step' is too narrow for that much sound",
+                expected=f"at most {most:,} elements",
+                got=f"{buffers.layout.size:,}",
+                why="earlier versions of motedge exported it for vision and action alone",
+                fix="export again, with the group sound, and build its engine; or take a shorter video",
             )
         return GraphSolver(
             self.cuda,

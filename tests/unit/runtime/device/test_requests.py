@@ -150,6 +150,15 @@ def test_a_distilled_model(
     assert not scene.solver.counts["runs"]
 
 
+def test_a_solver_from_before_sound(
+    device_loop: Any, gen_inputs: Any, sound_contract: Contract, functions: Any
+) -> None:
+    scene = device_loop(functions, gen_contract=sound_contract)
+    scene.solver.contract = dataclasses.replace(scene.solver.contract, profile={"M": (64, 128, 192)})
+    with pytest.raises(ContractError, match=r"too narrow[\s\S]*export again"):
+        scene.run(gen_inputs(sound_latents=30), GUIDED)
+
+
 WATCHED = [
     GUIDED,
     SamplerSettings(steps=3, guidance=1.0),
