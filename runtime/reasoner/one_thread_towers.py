@@ -15,7 +15,7 @@ from motedge.runtime.reasoner.visual_input import VisualInput
 class OneThreadTowers:
     """Other towers, made, used and closed in one thread of their own; see `OneThread`."""
 
-    # It captures graphs of its own in CUDA's global mode, in which calls of other threads fail
+    # It captures graphs of its own in CUDA's global mode (its cuda_graph.cc), in which calls of other threads fail
     aside = False
 
     def __init__(self, make: Callable[[], DeviceTowers]) -> None:

@@ -65,6 +65,13 @@ def test_all_checks_pass_on_a_simulated_gpu(
     assert len(bench.found) > 20
 
 
+def test_answers_are_made_when_asked_for(program: Any, tmp_path: Path) -> None:
+    np.savez(tmp_path / "answers.npz", **{"text: tokens": np.arange(3)})
+    assert program.main.Answers(tmp_path / "answers.npz", tmp_path)["text: tokens"].tolist() == [0, 1, 2]
+    # Nothing is read before
+    program.main.Answers(tmp_path / "not there.npz", tmp_path)
+
+
 def test_other_words_and_actions_are_noticed(program: Any, bundle: Path, reference: dict[str, Any]) -> None:
     make_bench(program, bundle, reference, "tensorrt")
     wrong = dict(reference)
