@@ -44,7 +44,8 @@ class SolverScene:
         counts = dict.fromkeys(("state", "v_cond", "v_uncond", "clean"), self.layout.size)
         counts.update(noise=self.layout.noise_count, t=1, findings=steps)
         counts.update(vision_noisy=vision_shape[1], action_noisy=action_shape[0])
-        self.memory = {name: cuda.allocate(4 * counts[name], "test") for name in counts}
+        # Without action rows their mask is empty, and has an address all the same
+        self.memory = {name: cuda.allocate(4 * max(counts[name], 1), "test") for name in counts}
         self.host = {
             name: cuda.pinned((count,), np.uint32 if name == "findings" else np.float32)
             for name, count in counts.items()
@@ -60,6 +61,8 @@ class SolverScene:
             self.put(name)
 
     def put(self, name: str) -> None:
+        if not self.host[name].size:
+            return
         self.cuda.copy(self.memory[name].pointer, self.host[name].ctypes.data, self.host[name].nbytes, self.stream)
         # The array is written to again
         self.stream.synchronize()

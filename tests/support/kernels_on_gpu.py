@@ -38,6 +38,9 @@ SOLVER_SHAPES = (
     ((5, 2, 3, 7), (4, 33), 6, 3),
     ((2, 4, 1, 3), (2, 5), 3, 1),
     ((48, 3, 10, 11), (9, 64), 8, 2),
+    # Images and videos without actions
+    ((3, 1, 5, 7), (0, 64), 4, 2),
+    ((48, 5, 30, 52), (0, 64), 4, 2),
     ((48, 9, 34, 40), (33, 64), 4, 2),
 )
 CAMERAS: tuple[tuple[str, dict[str, FrameSpec], tuple[int, int], tuple[int, int]], ...] = (
