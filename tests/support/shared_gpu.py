@@ -5,17 +5,21 @@
     gpu.check_closed()                    # nothing is left on it
 
 Handles share the memory, so that what one writes another reads. Each has streams, a ledger and a stub of TensorRT of
-its own; onnxruntime's CUDA provider is the CPU's, enqueued as work.
+its own, whose engines take as much memory as their graphs' weights; onnxruntime's CUDA provider is the CPU's, enqueued
+as work, and takes none.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+import onnx
 import pytest
 from host_cuda import HostCuda
 from host_memory import HostMemory
@@ -51,7 +55,8 @@ class SharedHandle(HostCuda):
     def _free_and_total(self) -> tuple[int, int]:
         total = self.facts.total_memory_bytes
         ledgers = [handle.ledger for handle in self._gpu.handles if not handle.closed]
-        return total - sum(n for ledger in ledgers for purpose, n in ledger.items() if purpose != PINNED), total
+        held = sum(n for ledger in ledgers for purpose, n in ledger.items() if purpose != PINNED)
+        return total - held - self._gpu.weights_bytes, total
 
     def close(self) -> None:
         if not self.closed:
@@ -86,11 +91,25 @@ class SharedGpu:
         provider = Provider("CPUExecutionProvider", "cpu", lambda stream, run: stream._cuda.enqueue(stream, run))
         monkeypatch.setattr(ort_cuda, "Provider", lambda: provider)
 
+    @property
+    def weights_bytes(self) -> int:
+        """Of all engines that are loaded."""
+        engines = [engine for handle in self.handles for engine in stage_of(handle.library).engines]
+        return sum(weights_bytes(engine.stub_graph.says["model"]) for engine in engines)
+
     def check_closed(self) -> None:
         for handle in self.handles:
             assert handle.closed and set(handle.left) <= {PINNED}, handle.left
             stage = stage_of(handle.library)
             assert not stage.contexts and not stage.engines
+
+
+@functools.cache
+def weights_bytes(model: str) -> int:
+    """Of a graph, those in other files included."""
+    graph = onnx.load(model, load_external_data=False).graph
+    kinds = ((tensor.dims, onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)) for tensor in graph.initializer)
+    return sum(math.prod(dims) * kind.itemsize for dims, kind in kinds)
 
 
 def add_engines(
