@@ -111,8 +111,11 @@ def _name_nodes(graph: ir.Graph) -> None:
     constants = [value for value in graph.initializers.values() if str(value.name).startswith("constant_")]
     for index, value in enumerate(constants):
         value.name = f"constant_{index}"
+    taken: set[str] = set()
     for index, node in enumerate(graph):
         weights = [v.name for v in node.inputs if v is not None and v.name in graph.initializers]
         owner = next((w.rpartition(".")[0] for w in weights if w and not w.startswith("constant_")), "")
-        named = owner and node.op_type in ("MatMul", "Conv", "RMSNormalization")
-        node.name = f"{owner}/{node.op_type}" if named else f"n{index:05d}/{node.op_type}"
+        named = f"{owner}/{node.op_type}" if owner and node.op_type in ("MatMul", "Conv", "RMSNormalization") else ""
+        # A weight that is applied twice names the first node alone: onnxruntime takes no name twice
+        node.name = named if named and named not in taken else f"n{index:05d}/{node.op_type}"
+        taken.add(node.name)

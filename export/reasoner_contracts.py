@@ -12,10 +12,9 @@ Range = tuple[int, int, int]
 NEW_TOKENS: Range = (1, 256, 2048)
 # Slots of the buffer for K and V: prompt, images and reply. Edge takes 114,688 bytes a slot in bf16
 SLOTS: Range = (2, 2048, 16384)
-# Images or video frames of one forward
-IMAGES: Range = (1, 1, 64)
-# Visual tokens of one image, 32 x 32 pixels each; the optimum is that of 640 x 480
-IMAGE_TOKENS: Range = (1, 300, 4096)
+# Visual tokens of one image, 32 x 32 pixels each; the optimum is that of 640 x 480, the most that of 1920 x 1208.
+# TensorRT takes no tensor of 2^31 elements, and where attention is spelled out heads x patches^2 is one
+IMAGE_TOKENS: Range = (1, 300, 2304)
 _COS = "cosine of the rotary angles, computed on the host in fp32 from the shipped table"
 _SIN = "sine of the rotary angles"
 
@@ -64,7 +63,7 @@ def und(config: ModelConfig, vision: VisionConfig) -> Contract:
 
 
 def vision_encoder(vision: VisionConfig) -> Contract:
-    """Images or frames of one size -> visual tokens. A patch sees its own image only."""
+    """An image, or a frame of a video -> visual tokens."""
     block = vision.spatial_merge_size**2
     values = 3 * vision.temporal_patch_size * vision.patch_size**2
     qwen = vision.model_type == QWEN3_VL
@@ -76,14 +75,14 @@ def vision_encoder(vision: VisionConfig) -> Contract:
         TensorSpec("sin", ("G", block, "R"), "fp32", _SIN),
     )
     features = TensorSpec(
-        "deepstack", (len(vision.deepstack_indexes), "B", "G", "H"), "fp32", "features for the first language layers"
+        "deepstack", (len(vision.deepstack_indexes), 1, "G", "H"), "fp32", "features for the first language layers"
     )
     return Contract(
         graph="vision_encoder",
         inputs=(
             TensorSpec(
                 "patches",
-                ("B", "G", block, values),
+                (1, "G", block, values),
                 "fp32",
                 f"pixels by {order}, normalised with mean and deviation 0.5; blocks in raster order, row by row within",
                 "-1 to 1",
@@ -94,7 +93,7 @@ def vision_encoder(vision: VisionConfig) -> Contract:
             *(angles if qwen else ()),
         ),
         outputs=(
-            TensorSpec("tokens", ("B", "G", "H"), "fp32", "visual tokens, to stand for those of the placeholders"),
+            TensorSpec("tokens", (1, "G", "H"), "fp32", "visual tokens, to stand for those of the placeholders"),
             *([features] if qwen else []),
         ),
         sizes={
@@ -102,5 +101,5 @@ def vision_encoder(vision: VisionConfig) -> Contract:
             "H": vision.out_hidden_size,
             "R": vision.hidden_size // vision.num_attention_heads // 2,
         },
-        profile={"B": IMAGES, "G": IMAGE_TOKENS},
+        profile={"G": IMAGE_TOKENS},
     )

@@ -1,4 +1,4 @@
-"""Sample inputs of the reasoner's graphs: the end of a prompt over a half full buffer, and two frames of a video."""
+"""Sample inputs of the reasoner's graphs: the end of a prompt over a half full buffer, and an image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ Inputs = dict[str, Array]
 _SLOTS, _HELD, _NEW = 32, 12, 16
 # Of a frame: patches, a size that the table of positions does not have
 _GRID = Grid(1, 4, 6)
-_FRAMES = 2
 _SEED = 20260323
 
 
@@ -56,7 +55,7 @@ def _vision(scene: SampleScene) -> tuple[Inputs, Sizes]:
     merge, learned = vision.spatial_merge_size, scene.tables.vision_positions()
     block, tokens = merge**2, _GRID.tokens_per_frame(merge)
     values = 3 * vision.temporal_patch_size * vision.patch_size**2
-    pixels = np.random.RandomState(_SEED).randint(0, 256, (_FRAMES, tokens, block, values))
+    pixels = np.random.RandomState(_SEED).randint(0, 256, (1, tokens, block, values))
     made: Inputs = {"patches": (pixels / np.float32(127.5) - 1).astype(np.float32)}
     if vision.model_type == SIGLIP2:
         made["positions"] = siglip2_positions(learned, _GRID, merge)
@@ -66,4 +65,4 @@ def _vision(scene: SampleScene) -> tuple[Inputs, Sizes]:
         made["cos"], made["sin"] = vision_rotary(frequencies, _GRID, merge)
     for name in made.keys() - {"patches"}:
         made[name] = made[name].reshape(tokens, block, -1)
-    return made, {"B": _FRAMES, "G": tokens}
+    return made, {"G": tokens}

@@ -55,7 +55,7 @@ def assemble_und(module: Reasoner, contract: Contract, variant: VariantSpec) -> 
 def assemble_siglip(module: SiglipEncoder, contract: Contract, variant: VariantSpec) -> ir.Model:
     """motedge.export.modules.vision_siglip2.SiglipEncoder on the meta device -> the graph."""
     settings, assembly = start_assembly(contract, variant)
-    x = inner("x", "B", "G", BLOCK, "E")
+    x = inner("x", 1, "G", BLOCK, "E")
     front = trace(module.front, contract.inputs, settings)
     layer = trace(module.layers[0], [x], settings)
     back = trace(module.back, [x], settings)
@@ -68,7 +68,7 @@ def assemble_siglip(module: SiglipEncoder, contract: Contract, variant: VariantS
 def assemble_qwen(module: QwenEncoder, contract: Contract, variant: VariantSpec) -> ir.Model:
     """motedge.export.modules.vision_qwen3.QwenEncoder on the meta device -> the graph."""
     settings, assembly = start_assembly(contract, variant)
-    x, cos, sin = inner("x", "B", "G", BLOCK, "E"), inner("cos", "G", BLOCK, "R"), inner("sin", "G", BLOCK, "R")
+    x, cos, sin = inner("x", 1, "G", BLOCK, "E"), inner("cos", "G", BLOCK, "R"), inner("sin", "G", BLOCK, "R")
     front = trace(module.front, contract.inputs, settings)
     block = trace(module.blocks[0], [x, cos, sin], settings)
     merger = trace(module.deepstack_merger_list[0], [x], settings)

@@ -23,8 +23,6 @@ from motedge.runtime.reasoner.visual_input import VisualInput
 GRAPH = "vision_encoder"
 # Grids whose places are kept: cameras have few sizes
 _GRIDS = 8
-# Visual tokens of one forward, if several frames go together; larger images go alone
-_TOKENS = 1024
 
 
 class EngineVision:
@@ -56,17 +54,16 @@ class EngineVision:
                 fix="a smaller image",
             )
         frames = visual.patches.reshape(visual.grid.frames, count, block, -1)
-        size = min(max(_TOKENS // count, 1), self._engine.contract.profile["B"][2])
         places = self._places(Grid(1, visual.grid.rows, visual.grid.columns))
-        parts = [self._forward(frames[at : at + size], places) for at in range(0, len(frames), size)]
+        parts = [self._forward(frame[None], places) for frame in frames]
         tokens = np.concatenate([part.tokens for part in parts])
         layers = [part.deepstack for part in parts if part.deepstack is not None]
         return VisualTokens(tokens, np.concatenate(layers, axis=1) if layers else None)
 
-    def _forward(self, frames: FloatArray, places: Mapping[str, FloatArray]) -> VisualTokens:
-        """Tokens of frames [B, G, block, values]."""
-        context = self._engine.context({"B": frames.shape[0], "G": frames.shape[1]})
-        for name, value in {"patches": frames, **places}.items():
+    def _forward(self, frame: FloatArray, places: Mapping[str, FloatArray]) -> VisualTokens:
+        """Tokens of a frame [1, G, block, values]."""
+        context = self._engine.context({"G": frame.shape[1]})
+        for name, value in {"patches": frame, **places}.items():
             context.set_input(name, value)
         context.run()
         tokens = context.output("tokens")

@@ -8,7 +8,6 @@ from motedge.bundle import Contract
 from motedge.errors import UsageError
 from motedge.runtime.reasoner.und_engine import GRAPH as UND
 from motedge.runtime.reasoner.und_engine import PIECE
-from motedge.runtime.reasoner.vision_engine import GRAPH as VISION
 
 OPT, MAX = "opt", "max"
 
@@ -17,13 +16,12 @@ def largest_asked(contract: Contract, *, host: bool = False) -> dict[str, int]:
     """What the runtime asks of a graph at most, by letter, where that is less than the profile allows.
 
     The reasoner reads a prompt in pieces. Unless told otherwise it holds the profile's optimum of K and V on a GPU; on
-    the host it grows with the text, to all that the profile allows. It encodes an image of the most tokens alone;
-    several at once have fewer together.
+    the host it grows with the text, to all that the profile allows.
     """
     if contract.graph == UND:
         _, optimum, most = contract.profile["P"]
         return {"S": min(PIECE, contract.profile["S"][2]), "P": most if host else optimum}
-    return {"B": 1} if contract.graph == VISION else {}
+    return {}
 
 
 def sizes_at(

@@ -56,7 +56,7 @@ def test_contracts(family: str) -> None:
     assert [spec.name for spec in und.inputs] == names + ([] if edge else ["deepstack"])
     assert [spec.name for spec in und.outputs] == ["logits", "kv", *(["k_for_gen"] if edge else [])]
     assert [spec.name for spec in encoder.outputs] == ["tokens", *([] if edge else ["deepstack"])]
-    assert encoder.tensor("patches").dims == ("B", "G", 4, 768 if edge else 1536)
+    assert encoder.tensor("patches").dims == (1, "G", 4, 768 if edge else 1536)
     for contract in (und, encoder):
         for spec in (*contract.inputs, *contract.outputs):
             spec.shape(contract.optimum())
