@@ -42,9 +42,9 @@ class VideoDecoder:
 
         Raises:
             ContractError: another shape, or a T above what the engines take.
-            NonFiniteError: the decoder returned NaN or infinity.
+            NonFiniteError: the latents hold NaN or infinity, or the decoder returned it.
         """
-        frames = _latent_frames(latent)
+        frames = _checked_frames(latent)
         if self._whole is not None and (self._chunks is None or self._takes(frames)):
             # The decoder looks back only: what is appended to a video too short for the graph changes no frame of it
             least = max(frames, self._whole.contract.profile["T"][0])
@@ -68,7 +68,7 @@ class VideoDecoder:
 
         Raises:
             ContractError: another shape, or a bundle without the graphs for chunks.
-            NonFiniteError: the decoder returned NaN or infinity.
+            NonFiniteError: the latents hold NaN or infinity, or the decoder returned it.
         """
         if self._chunks is None:
             raise ContractError(
@@ -77,7 +77,7 @@ class VideoDecoder:
             )
         if self._stream is None:
             self._stream = self._chunks.open(given="latent", result="frames")
-        parts = (np.ascontiguousarray(latent[:, index : index + 1]) for index in range(_latent_frames(latent)))
+        parts = (np.ascontiguousarray(latent[:, index : index + 1]) for index in range(_checked_frames(latent)))
         for index, frames in enumerate(self._stream.run(parts)):
             check_finite(frames, f"the VAE's decoder returned NaN or infinity at latent frame {index}")
             yield frames
@@ -108,7 +108,9 @@ class VideoDecoder:
         return low <= frames <= high
 
 
-def _latent_frames(latent: FloatArray) -> int:
+def _checked_frames(latent: FloatArray) -> int:
     if latent.ndim != 4 or latent.shape[1] < 1:
         raise ContractError("these are no latents of a video", expected="[C, T, h, w], T at least 1", got=latent.shape)
+    # Some engines hide it: TensorRT's clipping makes numbers of NaN
+    check_finite(latent, "the latents of a video hold NaN or infinity")
     return int(latent.shape[1])

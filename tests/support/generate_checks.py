@@ -120,7 +120,10 @@ def check_captured(bench: Any) -> None:
             found[name], launches[name] = made.latents, made.counters.launch
     errors = {name: distance(value, found["plain"]) for name, value in found.items()}
     said = not launches["no graph"].startswith("one CUDA graph")
-    bench.say("launched whichever way", max(errors.values()) < SAME and said, relative_l2=errors, launches=launches)
+    # TensorRT contracts the sums of solver_step's engine, and the last bit of a state decides what rounds where in fp16
+    exact = SAME if bench.engine == "onnxruntime-cuda" else tolerance(bench)
+    same = errors["no graph"] < SAME and errors["no kernels"] < exact
+    bench.say("launched whichever way", same and said, relative_l2=errors, launches=launches)
 
 
 def check_chunks(bench: Any) -> None:
