@@ -13,6 +13,9 @@ from motedge.runtime.finite import check_finite
 from motedge.runtime.vae.chunks import ChunkRuns, Chunks, HostChunks
 from motedge.runtime.vae.frame_count import pixel_frames
 
+# Looked at before an engine hides it: TensorRT's clipping makes numbers of NaN
+_GIVEN = "the latents of a video hold NaN or infinity"
+
 
 class VideoDecoder:
     """Decodes over the engines of `vae_decoder`, or of `vae_decoder_first` and `vae_decoder_next`, or over both."""
@@ -44,8 +47,9 @@ class VideoDecoder:
             ContractError: another shape, or a T above what the engines take.
             NonFiniteError: the latents hold NaN or infinity, or the decoder returned it.
         """
-        frames = _checked_frames(latent)
+        frames = _latent_frames(latent)
         if self._whole is not None and (self._chunks is None or self._takes(frames)):
+            check_finite(latent, _GIVEN)
             # The decoder looks back only: what is appended to a video too short for the graph changes no frame of it
             least = max(frames, self._whole.contract.profile["T"][0])
             padded = np.concatenate([latent, np.repeat(latent[:, -1:], least - frames, axis=1)], axis=1)
@@ -77,7 +81,7 @@ class VideoDecoder:
             )
         if self._stream is None:
             self._stream = self._chunks.open(given="latent", result="frames")
-        parts = (np.ascontiguousarray(latent[:, index : index + 1]) for index in range(_checked_frames(latent)))
+        parts = (_part(latent, index) for index in range(_latent_frames(latent)))
         for index, frames in enumerate(self._stream.run(parts)):
             check_finite(frames, f"the VAE's decoder returned NaN or infinity at latent frame {index}")
             yield frames
@@ -108,9 +112,13 @@ class VideoDecoder:
         return low <= frames <= high
 
 
-def _checked_frames(latent: FloatArray) -> int:
+def _part(latent: FloatArray, index: int) -> FloatArray:
+    part = np.ascontiguousarray(latent[:, index : index + 1])
+    check_finite(part, f"{_GIVEN} at latent frame {index}")
+    return part
+
+
+def _latent_frames(latent: FloatArray) -> int:
     if latent.ndim != 4 or latent.shape[1] < 1:
         raise ContractError("these are no latents of a video", expected="[C, T, h, w], T at least 1", got=latent.shape)
-    # Some engines hide it: TensorRT's clipping makes numbers of NaN
-    check_finite(latent, "the latents of a video hold NaN or infinity")
     return int(latent.shape[1])

@@ -369,7 +369,7 @@ def test_after_failures(bundle: Path, gpu: Gpu, host: Host) -> None:
         stage.fail.clear()
         latents = made.latents.copy()
         latents[0, 1] = np.nan
-        with pytest.raises(NonFiniteError, match="decoder"):
+        with pytest.raises(NonFiniteError, match="latents"):
             list(generator.frames(latents))
         check(generator, ask("text2video"), host)
 
