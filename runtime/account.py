@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from motedge.runtime.prompt_cache import PromptCache
 from motedge.runtime.request import LoopCounters, LoopTimings, StepTiming
+from motedge.runtime.spans import span
 
 _Result = TypeVar("_Result")
 
@@ -26,7 +27,8 @@ class LoopAccount:
     def time(self, stage: str, work: Callable[[], _Result]) -> _Result:
         """Calls `work` and notes how long it took: stage "prefill", "rope" or "noise"."""
         start = time.perf_counter()
-        result = work()
+        with span(stage):
+            result = work()
         self._spans_ms[stage] = 1e3 * (time.perf_counter() - start)
         return result
 

@@ -25,6 +25,7 @@ from motedge.runtime.request import (
 )
 from motedge.runtime.request_plan import check_request, gen_dims, gen_layout, prompts_of
 from motedge.runtime.rope import RotaryTable
+from motedge.runtime.spans import span
 from motedge.runtime.step_view import StepWatch
 from motedge.runtime.tables import Tables
 
@@ -93,9 +94,10 @@ class DenoiseLoop:
         rotary = account.time("rope", lambda: [self._rotary(gen_layout(inputs, tokens.size)) for tokens in prompts])
         state = self._buffers(inputs)
         noise, account.noise_ahead = account.time("noise", lambda: self._noise.take(inputs.seed, state.noise_count))
-        state.reset(inputs, noise)
-        for branch, kv, angles in zip(self._branches, und_kv, rotary):
-            branch.bind(gen_dims(inputs, kv.shape[3], self._patch), state, angles, kv, weights)
+        with span("bind"):
+            state.reset(inputs, noise)
+            for branch, kv, angles in zip(self._branches, und_kv, rotary):
+                branch.bind(gen_dims(inputs, kv.shape[3], self._patch), state, angles, kv, weights)
         solver = self._solvers.take(schedule, state, inputs.seed)
         steps = HostSteps(inputs, settings, schedule, state, solver, self._branches).run(watch)
         sound = state.sound.copy() if inputs.sound_latents else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
@@ -53,3 +53,18 @@ def combine(v_cond: FloatArray, v_uncond: FloatArray, scale: float, out: FloatAr
     np.subtract(v_cond, v_uncond, out=out)
     np.multiply(out, np.float32(scale), out=out)
     return np.add(out, v_uncond, out=out)
+
+
+def guide(
+    v_cond: Sequence[FloatArray],
+    v_uncond: Optional[Sequence[FloatArray]],
+    scale: float,
+    outs: Sequence[FloatArray],
+) -> None:
+    """Writes the velocities that the solver takes into `outs`: combined, or `v_cond` where there is no `v_uncond`."""
+    if v_uncond is None:
+        for velocity, out in zip(v_cond, outs):
+            out[...] = velocity
+        return
+    for velocity, other, out in zip(v_cond, v_uncond, outs):
+        combine(velocity, other, scale, out=out)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Optional
 
 from motedge.runtime.gen_state import GenState
-from motedge.runtime.guidance import GuidancePlan, combine
+from motedge.runtime.guidance import GuidancePlan, guide
 from motedge.runtime.host_solvers import HostSolver
 from motedge.runtime.request import GenInputs, SamplerSettings, Schedule, StepTiming
+from motedge.runtime.spans import span
 from motedge.runtime.step_cache.velocities import Forward, velocity_sources
 from motedge.runtime.step_view import StepView, StepWatch
 
@@ -47,21 +48,20 @@ class HostSteps:
         state, (conditional, unconditional) = self._state, self._sources
         state.t[0] = t
         marks, uncond_reused = [time.perf_counter()], False
-        velocities = conditional.at(k)
+        with span(f"step {k} cond"):
+            velocities, others = conditional.at(k), None
         marks.append(time.perf_counter())
         if self._plan.active(t):
-            others = unconditional.at(k)
+            with span(f"step {k} uncond"):
+                others = unconditional.at(k)
             uncond_reused = unconditional.reused
             marks.append(time.perf_counter())
-            for velocity, other, out in zip(velocities, others, state.velocities):
-                combine(velocity, other, self._plan.scale, out=out)
-        else:
-            for velocity, out in zip(velocities, state.velocities):
-                out[...] = velocity
-        if watch is not None:
-            watch(StepView(k, len(self._times), float(self._sigmas[k]), state.vision, state.vision_velocity))
-        self._solver.step(k, state.flat, state.flat_velocity)
-        state.hold_clean(self._inputs)
+        with span(f"step {k} solver"):
+            guide(velocities, others, self._plan.scale, state.velocities)
+            if watch is not None:
+                watch(StepView(k, len(self._times), float(self._sigmas[k]), state.vision, state.vision_velocity))
+            self._solver.step(k, state.flat, state.flat_velocity)
+            state.hold_clean(self._inputs)
         marks.append(time.perf_counter())
         spans_ms = [1e3 * (after - before) for before, after in zip(marks, marks[1:])]
         uncond_ms = spans_ms[1] if len(spans_ms) == 3 else None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as WaitedEnough
 from typing import Optional, TypeVar
 
 from motedge.errors import UsageError
 
 _Result = TypeVar("_Result")
+# A signal that comes just before a wait begins is not looked at before its end: a Ctrl-C would be as late as the work
+_LOOK_UP_S = 0.2
 
 
 class OneThread:
@@ -39,7 +42,7 @@ class OneThread:
             if self._closed:
                 raise UsageError(f"{self._what} was closed", fix="open it again")
             done = self._pool.submit(work)
-        return done.result()
+        return _wait(done)
 
     @property
     def inside(self) -> bool:
@@ -55,6 +58,16 @@ class OneThread:
             done = None if last is None else self._pool.submit(last)
         try:
             if done is not None:
-                done.result()
+                _wait(done)
         finally:
             self._pool.shutdown()
+
+
+def _wait(done: Future[_Result]) -> _Result:
+    while True:
+        try:
+            return done.result(_LOOK_UP_S)
+        except WaitedEnough:
+            # The work may raise one, too
+            if done.done():
+                return done.result()

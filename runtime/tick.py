@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
 from motedge.errors import BundleError, closest
 from motedge.runtime.denoise import DenoiseLoop
-from motedge.runtime.engine import Array, Engine
+from motedge.runtime.engine import Array, Engine, FloatArray
 from motedge.runtime.finite import check_finite
 from motedge.runtime.request import GenInputs, SamplerSettings
 
@@ -54,6 +54,31 @@ def run_tick(
         ContractError: arrays that don't fit the graphs.
         NonFiniteError: a graph returned NaN or infinity.
     """
+    inputs, latent = tick_inputs(vae, arrays, settings)
+    interval = settings["guidance_interval"]
+    sampler = SamplerSettings(
+        steps=int(settings["steps"]),
+        shift=float(settings["shift"]),
+        guidance=float(settings["guidance"]),
+        guidance_interval=None if interval is None else (float(interval[0]), float(interval[1])),
+        distilled_sigmas=settings.get("distilled_sigmas"),
+    )
+    result = loop.run(inputs, sampler)
+    return {"out.latent": latent, "out.vision": result.vision, "out.action": result.action}
+
+
+def tick_inputs(
+    vae: Engine, arrays: Mapping[str, Array], settings: Mapping[str, Any], seed: Optional[int] = None
+) -> tuple[GenInputs, FloatArray]:
+    """Encodes the image; what the loop is asked for, and the latent.
+
+    Args:
+        vae, arrays, settings: as `run_tick`.
+        seed: of the noise, in place of the recorded one.
+
+    Raises:
+        ContractError, NonFiniteError: as `run_tick`.
+    """
     context = vae.context({})
     context.set_input("image", arrays["in.image"])
     context.run()
@@ -72,19 +97,10 @@ def run_tick(
         fps=float(settings["fps"]),
         domain_id=int(settings["domain_id"]),
         raw_dim=int(settings["raw_dim"]),
-        seed=int(settings["seed"]),
+        seed=int(settings["seed"]) if seed is None else seed,
         action_start_offset=int(settings["action_start_offset"]),
     )
-    interval = settings["guidance_interval"]
-    sampler = SamplerSettings(
-        steps=int(settings["steps"]),
-        shift=float(settings["shift"]),
-        guidance=float(settings["guidance"]),
-        guidance_interval=None if interval is None else (float(interval[0]), float(interval[1])),
-        distilled_sigmas=settings.get("distilled_sigmas"),
-    )
-    result = loop.run(inputs, sampler)
-    return {"out.latent": latent, "out.vision": result.vision, "out.action": result.action}
+    return inputs, latent
 
 
 def settings_from_json(text: str) -> dict[str, Any]:

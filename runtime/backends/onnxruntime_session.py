@@ -72,6 +72,9 @@ def session_options(module: Any, threads: Optional[int]) -> Any:
     # Quantized weights are multiplied in fp32. The default rounds activations to 8 bits as well, which no recipe
     # asked for (docs/log.md); releases that don't know the key ignore it
     settings.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    # The same inputs give the same bits, so that a recorded tick can be replayed. Without it the CUDA provider's fp16
+    # answers differ from run to run by 0.2 % of their range (docs/log.md)
+    settings.use_deterministic_compute = True
     # Warnings about constant folding and the like are not the user's; errors come as exceptions
     settings.log_severity_level = 4
     return settings

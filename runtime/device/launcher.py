@@ -56,6 +56,8 @@ class Outcome:
     check: Callable[[], None] = lambda: None
     # After the wait: all steps by the GPU's clock; None where `steps` has them
     graph_ms: Callable[[], Optional[float]] = lambda: None
+    # After the wait: tells the spans of the steps, where they are timed
+    tell_times: Callable[[], None] = lambda: None
 
 
 class Launcher:
@@ -67,6 +69,11 @@ class Launcher:
         self._marks: list[Event] = [cuda.event() for _ in range(5)]
         self._solvers = HostSolvers()
         self._state: Optional[GenState] = None
+
+    @property
+    def finished(self) -> Event:
+        """Recorded behind the last step of each request."""
+        return self._marks[1]
 
     def run(self, launch: Launch) -> Outcome:
         """Enqueues the steps, or runs them.
@@ -92,6 +99,7 @@ class Launcher:
             made,
             check=lambda: self._raise(program.solver.findings(), launch),
             graph_ms=lambda: self._marks[1].elapsed_ms(self._marks[0]),
+            tell_times=program.tell_times,
         )
 
     def _watched(self, launch: Launch, program: TickProgram, made: bool, watch: StepWatch) -> Outcome:
@@ -118,6 +126,7 @@ class Launcher:
             cond_ms, uncond_ms, solver_ms = (marks[i + 1].elapsed_ms(marks[i]) for i in (0, 1, 3))
             reused = not computed[0], guided and not computed[1]
             steps.append(StepTiming(t, cond_ms, uncond_ms if guided else None, solver_ms, *reused))
+        marks[1].record(stream)
         return Outcome("step by step: each is shown", program.forwards, program.reused, made, tuple(steps))
 
     def _on_host(self, launch: Launch, reason: str) -> Outcome:
@@ -142,6 +151,7 @@ class Launcher:
         steps = HostSteps(inputs, launch.settings, schedule, state, solver, branches).run(launch.watch)
         for modality, value in (("vision", state.vision), ("action", state.action), ("sound", state.sound)):
             staging.upload(buffers.part("state", modality), value, stream)
+        self._marks[1].record(stream)
         forwards, reused = sum(step.forwards for step in steps), sum(step.reused for step in steps)
         return Outcome(f"step by step: {reason}", forwards, reused, made, steps)
 

@@ -10,17 +10,17 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Optional, Union
 
 import numpy as np
 
-from motedge.runtime.cuda import Cuda, Stream
+from motedge.runtime.cuda import Cuda, Event, Stream
 from motedge.runtime.cuda.errors import CudaError
 from motedge.runtime.device.branch_pair import BranchPair
 from motedge.runtime.device.buffers import BRANCHES, TickBuffers
 from motedge.runtime.device.launchable import host_reason
-from motedge.runtime.device.launcher import Launch, Launcher
+from motedge.runtime.device.launcher import Launch, Launcher, Outcome
 from motedge.runtime.device.layout import StateLayout
 from motedge.runtime.device.pinned_arena import PinnedArena
 from motedge.runtime.device.prefill import PrefillReader, PromptReader
@@ -37,6 +37,7 @@ from motedge.runtime.noise import NoiseAhead
 from motedge.runtime.request import GenInputs, GenResult, LoopCounters, LoopTimings, SamplerSettings
 from motedge.runtime.request_plan import check_request, gen_dims, prompts_of
 from motedge.runtime.rope import RotaryTable
+from motedge.runtime.spans import span
 from motedge.runtime.step_view import StepWatch
 from motedge.runtime.tables import Tables
 
@@ -109,6 +110,11 @@ class DeviceLoop:
         return self._prompts
 
     @property
+    def finished(self) -> Event:
+        """Recorded behind the last step of each request."""
+        return self._launcher.finished
+
+    @property
     def programs(self) -> tuple[Union[TickProgram, BranchPair], ...]:
         """The kinds of requests kept, the oldest first."""
         return self._programs.kept()
@@ -148,21 +154,21 @@ class DeviceLoop:
         weights = self._weights(inputs.domain_id, inputs.raw_dim)
         hits, misses = self._prompts.hits, self._prompts.misses
         try:
-            buffers = self._buffers_for(inputs)
-            prompts: list[DevicePrompt] = []
-            for ids in tokens:
-                prompts.append(self._prompts.encode(ids, self.stream, prompts))
+            with span("prefill"):
+                buffers = self._buffers_for(inputs)
+                prompts = self._prompts_of(tokens)
             prefill_ms = _since_ms(start)
             noise_start = time.perf_counter()
-            noise, ahead = self._noise.take(inputs.seed, buffers.layout.noise_count)
+            with span("noise"):
+                noise, ahead = self._noise.take(inputs.seed, buffers.layout.noise_count)
             noise_ms = _since_ms(noise_start)
-            buffers.use_embodiment(weights, self.stream)
-            self._place(buffers, prompts)
-            fill_vision(buffers)
-            self._upload(buffers, inputs, noise)
-            outcome = self._launcher.run(Launch(inputs, settings, buffers, prompts, noise, watch))
-            self._download(buffers, vision)
-            self.stream.synchronize()
+            with span("enqueue"):
+                buffers.use_embodiment(weights, self.stream)
+                fill_vision(buffers)
+                outcome = self._launch(Launch(inputs, settings, buffers, prompts, noise, watch), vision)
+            with span("wait"):
+                self.stream.synchronize()
+            outcome.tell_times()
         except BaseException:
             self._settle()
             raise
@@ -199,9 +205,8 @@ class DeviceLoop:
         inputs, settings = dataclasses.replace(self._last[0], cond_tokens=token_ids), self._last[1]
         yield
         try:
-            buffers, prompts = self._buffers_for(inputs), list[DevicePrompt]()
-            for ids in prompts_of(inputs, settings.guidance_plan(), settings.schedule()):
-                prompts.append(self._prompts.encode(ids, self.stream, prompts))
+            buffers = self._buffers_for(inputs)
+            prompts = self._prompts_of(prompts_of(inputs, settings.guidance_plan(), settings.schedule()))
             program, _ = self._programs.take(inputs, settings, prompts, buffers)
             self._place(buffers, prompts)
             self.stream.synchronize()
@@ -236,7 +241,21 @@ class DeviceLoop:
             self._in_slot = dict.fromkeys(BRANCHES)
         return self._buffers
 
-    def _place(self, buffers: TickBuffers, prompts: list[DevicePrompt]) -> None:
+    def _launch(self, launch: Launch, vision: bool) -> Outcome:
+        """Everything goes up, the steps run, what is asked for comes down; nothing is waited for."""
+        self._place(launch.buffers, launch.prompts)
+        self._upload(launch.buffers, launch.inputs, launch.noise)
+        outcome = self._launcher.run(launch)
+        self._download(launch.buffers, vision)
+        return outcome
+
+    def _prompts_of(self, tokens: Sequence[IntArray]) -> list[DevicePrompt]:
+        prompts: list[DevicePrompt] = []
+        for ids in tokens:
+            prompts.append(self._prompts.encode(ids, self.stream, prompts))
+        return prompts
+
+    def _place(self, buffers: TickBuffers, prompts: Sequence[DevicePrompt]) -> None:
         """Puts each branch's K and V where its context reads them."""
         for name, prompt in zip(BRANCHES, prompts):
             if self._in_slot[name] is not prompt:

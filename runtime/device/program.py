@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Optional
 
-from motedge.runtime.cuda import Cuda, Stream
+from motedge.runtime.cuda import Cuda, Event, Stream
 from motedge.runtime.device.branch import DeviceBranch
 from motedge.runtime.device.captured import Captured
 from motedge.runtime.device.step_solver import StepSolver
+from motedge.runtime.spans import device_span
 
 
 class TickProgram:
@@ -23,6 +24,7 @@ class TickProgram:
         *,
         computed: Optional[Sequence[tuple[bool, bool]]] = None,
         refusal: Optional[str] = None,
+        timed: bool = False,
     ) -> None:
         """Takes over solver and branches, and closes them.
 
@@ -34,9 +36,16 @@ class TickProgram:
             computed: for each step, which of the two forwards run; the velocities of the others stay as they lie in the
                 buffers. None: all that are taken.
             refusal: why not to capture; None asks the engines.
+            timed: whether each piece is timed by the GPU's clock; it is then never captured.
         """
+        self._pieces: list[str] = []
+        self._marks: list[Event] = []
         self._solver, self._branches, self._guided = solver, tuple(branches), tuple(guided)
         self._computed = tuple((True, both) for both in guided) if computed is None else tuple(computed)
+        if timed:
+            self._pieces = self._named()
+            self._marks = [cuda.event() for _ in range(len(self._pieces) + 1)]
+            refusal = "each step is timed"
         reasons = (refusal, solver.capture_refusal, *(branch.capture_refusal for branch in branches))
         self._work = Captured(cuda, "the loop", self._enqueue, next((reason for reason in reasons if reason), None))
 
@@ -79,6 +88,12 @@ class TickProgram:
         """Enqueues the loop: from noise in the buffers to the denoised state."""
         self._work.launch(stream)
 
+    def tell_times(self) -> None:
+        """Tells the spans of the last launch, which is over; nothing where they are not timed."""
+        for name, start, end in zip(self._pieces, self._marks, self._marks[1:]):
+            last = self._marks[-1]
+            device_span(name, -last.elapsed_ms(start), -last.elapsed_ms(end))
+
     def rehearse(self, stream: Stream) -> Iterator[None]:
         """Makes the next launch as every later one, without running the loop: each branch and the solver's steps run
         once, then the loop is captured. A step for each, which is waited for.
@@ -119,8 +134,27 @@ class TickProgram:
         self._solver.close()
 
     def _enqueue(self, stream: Stream) -> None:
+        marks = iter(self._marks)
         self._solver.begin(stream)
+        _mark(marks, stream)
         for k, (guided, computed) in enumerate(zip(self._guided, self._computed)):
-            for branch in range(len(computed)):
+            for branch, runs in enumerate(computed):
                 self.enqueue_forward(k, branch, stream)
+                if runs:
+                    _mark(marks, stream)
             self._solver.step(k, guided, stream)
+            _mark(marks, stream)
+
+    def _named(self) -> list[str]:
+        """What is enqueued behind the solver's start, in order."""
+        found = []
+        for k, computed in enumerate(self._computed):
+            found += [f"step {k} {part}" for part, runs in zip(("cond", "uncond"), computed) if runs]
+            found.append(f"step {k} solver")
+        return found
+
+
+def _mark(marks: Iterator[Event], stream: Stream) -> None:
+    mark = next(marks, None)
+    if mark is not None:
+        mark.record(stream)

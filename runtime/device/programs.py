@@ -23,6 +23,7 @@ from motedge.runtime.request import GenInputs, SamplerSettings
 from motedge.runtime.request_plan import gen_dims, gen_layout
 from motedge.runtime.rope import GenLayout, RotaryTable
 from motedge.runtime.schedule import FlowSchedule
+from motedge.runtime.spans import device_steps_wanted
 from motedge.runtime.step_cache.options import FixedCache
 
 _Made = TypeVar("_Made", TickProgram, BranchPair)
@@ -31,8 +32,9 @@ _Made = TypeVar("_Made", TickProgram, BranchPair)
 class Programs:
     """Makes a `TickProgram` for each kind of request and keeps the last used ones.
 
-    A kind is: prompt lengths, shapes and rates, schedule, guidance, forwards left out, which positions are clean, and
-    used channels. Of a request that is solved on the host a `BranchPair`: prompt lengths, shapes and rates.
+    A kind is: prompt lengths, shapes and rates, schedule, guidance, forwards left out, which positions are clean, used
+    channels, and whether each step is timed. Of a request that is solved on the host a `BranchPair`: prompt lengths,
+    shapes and rates.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Programs:
         schedule, plan, cache = launchable_schedule(settings), settings.guidance_plan(), fixed_cache(settings)
         layouts = tuple(gen_layout(inputs, prompt.und_len) for prompt in prompts)
         masks = inputs.vision_noisy.tobytes(), inputs.action_noisy.tobytes()
-        key = (layouts, schedule, plan, cache, masks, inputs.raw_dim)
+        key = (layouts, schedule, plan, cache, masks, inputs.raw_dim, device_steps_wanted())
         return self._keep(key, lambda: self._make(inputs, schedule, plan, cache, layouts, buffers))
 
     def take_branches(
@@ -123,7 +125,9 @@ class Programs:
         guided = [plan.active(int(t)) for t in schedule.timesteps]
         refusal: Optional[str] = None if self._capture else "switched off"
         computed = None if cache is None else cache.computed(guided)
-        return TickProgram(self._cuda, solver, branches, guided, computed=computed, refusal=refusal)
+        return TickProgram(
+            self._cuda, solver, branches, guided, computed=computed, refusal=refusal, timed=device_steps_wanted()
+        )
 
     def _branches(
         self, inputs: GenInputs, layouts: Sequence[GenLayout], buffers: TickBuffers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -24,8 +25,8 @@ from motedge.runtime.policy.canvas import normalise, pad_canvas
 from motedge.runtime.policy.device_sight import KernelSight, make_sight
 from motedge.runtime.policy.device_tick import HostSight
 from motedge.runtime.policy.observation import Observation
+from motedge.runtime.policy.protocols import PROTOCOLS
 from motedge.runtime.policy.shape import PolicyShape
-from motedge.runtime.policy.tick import view_image
 
 CONTRACT = Contract(
     "vae_encoder",
@@ -42,6 +43,9 @@ def picture(seed: int, rows: int = 360, columns: int = 640) -> np.ndarray:
     return np.random.RandomState(seed).randint(0, 256, (rows, columns, 3)).astype(np.uint8)
 
 
+DROID = PROTOCOLS["droid"]
+
+
 def look(**images: Any) -> Observation:
     return Observation(np.zeros(7), 0.5, "go", **images)
 
@@ -55,7 +59,7 @@ def scene() -> Iterator[SimpleNamespace]:
         encoder = ImageEncoder(cuda, engine, workspace)
         stream = cuda.stream()
         library = KernelLibrary(cuda, b"fatbin", RECORD)
-        sights = [make_sight(cuda, kernels, encoder, SHAPE, stream) for kernels in (library, None)]
+        sights = [make_sight(cuda, kernels, encoder, SHAPE, DROID, stream) for kernels in (library, None)]
         assert isinstance(sights[0], KernelSight) and isinstance(sights[1], HostSight)
 
         def canvas(sight: Any, observation: Observation) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -63,7 +67,8 @@ def scene() -> Iterator[SimpleNamespace]:
             stream.synchronize()
             return cuda.view(encoder.canvas_pointer, (1, 3, 544, 736), np.float32).copy(), missing
 
-        yield SimpleNamespace(cuda=cuda, kernel=sights[0], host=sights[1], canvas=canvas, stream=stream)
+        parts = {"library": library, "encoder": encoder}
+        yield SimpleNamespace(cuda=cuda, kernel=sights[0], host=sights[1], canvas=canvas, stream=stream, **parts)
         for part in (*sights, encoder):
             part.close()
         assert set(cuda.ledger) <= {PINNED, "frames of the test"}
@@ -81,13 +86,26 @@ def scene() -> Iterator[SimpleNamespace]:
     ids=["three", "one", "sizes", "composed"],
 )
 def test_equals_numpy(scene: SimpleNamespace, images: Any) -> None:
-    image, missing = view_image(look(**images), SHAPE.content)
+    image, missing = DROID.image(look(**images), SHAPE)
     expected = normalise(pad_canvas(image, SHAPE.canvas))
     for sight in (scene.kernel, scene.host):
         for _ in range(2):
             canvas, found = scene.canvas(sight, look(**images))
             np.testing.assert_array_equal(canvas, expected)
             assert found == missing
+
+
+def test_a_vehicles_picture_goes_by_numpy(scene: SimpleNamespace) -> None:
+    """The kernels know DROID's layout alone; with them or without, the canvas is the host's."""
+    ego, shape = PROTOCOLS["ego"], dataclasses.replace(SHAPE, rows=32, state_rows=0)
+    seen = Observation.of_camera(picture(8, 540, 640), "Keep left.")
+    sight = make_sight(scene.cuda, scene.library, scene.encoder, shape, ego, scene.stream)
+    assert isinstance(sight, HostSight)
+    canvas, missing = scene.canvas(sight, seen)
+    np.testing.assert_array_equal(canvas, normalise(pad_canvas(ego.image(seen, shape)[0], shape.canvas)))
+    assert missing == ()
+    with pytest.raises(ObservationError, match="robot's"):
+        scene.canvas(sight, look(views={"wrist": picture(1)}))
 
 
 def test_frames_on_the_gpu_are_taken_where_they_lie(scene: SimpleNamespace) -> None:

@@ -22,6 +22,7 @@ from motedge.runtime.finite import NonFiniteError
 from motedge.runtime.policy.device_tick import DeviceTick, HostSight
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.one_thread import OneThreadTick
+from motedge.runtime.policy.protocols import PROTOCOLS
 from motedge.runtime.policy.recovery import RecoveringTick
 from motedge.runtime.policy.shape import PolicyShape
 from motedge.runtime.policy.tick import HostTick, TickRequest
@@ -66,9 +67,11 @@ def tick_scene(model: Any, tables: Any, host_loop: Any, numpy_engine: Any) -> An
                 workspace,
                 cuda.stream("high"),
             )
-            sight = HostSight(encoder, SHAPE)
+            sight = HostSight(encoder, SHAPE, PROTOCOLS["droid"])
             tick = DeviceTick(cuda, list(engines.values()), workspace, encoder, loop, sight, SHAPE)
-        host = HostTick(numpy_engine("vae_encoder", functions["vae_encoder"]), host_loop(functions), SHAPE)
+        host = HostTick(
+            numpy_engine("vae_encoder", functions["vae_encoder"]), host_loop(functions), SHAPE, PROTOCOLS["droid"]
+        )
         return SimpleNamespace(cuda=cuda, engines=engines, tick=tick, host=host, encoder=encoder)
 
     return make
@@ -263,3 +266,24 @@ def test_the_reply_says_that_the_context_was_rebuilt(tick_scene: Any) -> None:
     recovery.tick.close()
     with pytest.raises(UsageError, match="was closed"):
         recovery.tick.see(observation(0))
+
+
+@pytest.mark.parametrize("one_thread", [False, True])
+def test_a_profile_hears_both_clocks(tick_scene: Any, one_thread: bool) -> None:
+    """Spans of the host, of the GPU's work before the end, and the stages that a profile makes of them."""
+    from motedge.profile.span_recorder import SpanRecorder
+    from motedge.profile.stages import stage_times
+    from motedge.runtime.spans import listening, span
+
+    scene, recorder = tick_scene(), SpanRecorder()
+    tick = OneThreadTick(lambda: scene.tick) if one_thread else scene.tick
+    for device_steps in (False, False, True, True, False):
+        with listening(recorder, device_steps=device_steps), span("tick"):
+            with span("ingest"):
+                tick.see(observation(1))
+            tick.run(request(3), SETTINGS)
+        stages = stage_times(recorder.take())
+        assert {"ingest", "prefill", "noise", "enqueue", "wait", "GPU vae_encoder", "GPU denoise"} <= set(stages)
+        assert ("GPU step 3 uncond" in stages) == device_steps
+        assert 0 <= stages["host"] <= stages["tick"] and stages["between stages"] >= 0
+    tick.close()
