@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
 
@@ -88,12 +88,16 @@ class BundleReasoner:
     def prompt(
         self,
         messages: Sequence[Mapping[str, Any]],
-        images: Sequence[Image] = (),
-        videos: Sequence[Clip] = (),
+        images: Iterable[Image] = (),
+        videos: Iterable[Clip] = (),
         *,
         thinking: Optional[bool] = None,
     ) -> ReasonerPrompt:
-        """The prompt of a conversation; see `PromptBuilder.build`."""
+        """The prompt of a conversation; see `PromptBuilder.build`.
+
+        Each image and video is taken when its turn has come: those that are decoded on the way are not in memory
+        together.
+        """
         seen = [prepare_image(image, self.settings) for image in images]
         clips = [prepare_video(clip.frames, clip.indexes, clip.rate_hz, self.settings) for clip in videos]
         return self._prompts.build(messages, seen, clips, thinking=thinking)

@@ -18,6 +18,7 @@ from motedge.runtime.reasoner.events import CANCELLED, LENGTH, STOP, Event, Fini
 from motedge.runtime.reasoner.ports import UndStep, VisionTower, VisualTokens
 from motedge.runtime.reasoner.prompt import ReasonerPrompt
 from motedge.runtime.reasoner.sampling import Sampler, SamplingOptions
+from motedge.runtime.reasoner.stop_texts import StopTexts
 from motedge.runtime.reasoner.thinking import ANSWER, THINK_END, THINK_START, THINKING, Part, ThinkingSplitter
 from motedge.runtime.reasoner.visual_input import VisualInput
 from motedge.runtime.rope import RotaryTable
@@ -106,7 +107,8 @@ class Reasoner:
             prefill_ms += _since_ms(begin)
             yield Pause(0)
         yield Started(count, prompt.visual_tokens, vision_ms, prefill_ms)
-        text = _ReplyText(TextStream(self._codec.tokenizer, shown=(THINK_START, THINK_END)), prompt.thinking)
+        stream = TextStream(self._codec.tokenizer, shown=(THINK_START, THINK_END))
+        text = _ReplyText(stream, prompt.thinking, StopTexts(options.stop))
         # The last token need not be held
         limit = min(options.max_new_tokens, self._und.capacity - count + 1)
         sampler, reason, spent_ms = Sampler(options, prompt.token_ids), LENGTH, 0.0
@@ -129,8 +131,11 @@ class Reasoner:
             token_ids.append(token)
             yield Pause(len(token_ids))
             yield from parts
+            if text.stopped:
+                reason = STOP
+                break
         yield from text.finish()
-        yield Finished(reason, text.of(THINKING), text.of(ANSWER), tuple(token_ids), spent_ms)
+        yield Finished(STOP if text.stopped else reason, text.of(THINKING), text.of(ANSWER), tuple(token_ids), spent_ms)
 
     def _checked_length(self, prompt: ReasonerPrompt) -> int:
         count = len(prompt.token_ids)
@@ -186,23 +191,41 @@ class Reasoner:
 class _ReplyText:
     """Tokens to parts, and the whole of each kind."""
 
-    def __init__(self, stream: TextStream, thinking: bool) -> None:
-        self._stream, self._splitter = stream, ThinkingSplitter(thinking=thinking)
+    def __init__(self, stream: TextStream, thinking: bool, stop: StopTexts) -> None:
+        self._stream, self._splitter, self._stop = stream, ThinkingSplitter(thinking=thinking), stop
         self._texts: dict[str, list[str]] = {THINKING: [], ANSWER: []}
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop.found
 
     def push(self, token: int) -> list[Part]:
         return self._noted(self._splitter.push(self._stream.push(token)))
 
     def finish(self) -> list[Part]:
-        return self._noted([*self._splitter.push(self._stream.finish()), *self._splitter.finish()])
+        parts = self._noted([*self._splitter.push(self._stream.finish()), *self._splitter.finish()])
+        return [*parts, *self._kept(Part(ANSWER, self._stop.finish()))]
 
     def of(self, kind: str) -> str:
         return "".join(self._texts[kind])
 
     def _noted(self, parts: list[Part]) -> list[Part]:
+        """Of the answer what stands before a text that ends it; of thoughts all that came before."""
+        noted: list[Part] = []
         for part in parts:
+            if self.stopped:
+                break
+            if part.kind == ANSWER:
+                noted += self._kept(Part(ANSWER, self._stop.push(part.text)))
+            else:
+                # The answer that was held back came before them
+                noted += [*self._kept(Part(ANSWER, self._stop.finish())), *self._kept(part)]
+        return noted
+
+    def _kept(self, part: Part) -> list[Part]:
+        if part.text:
             self._texts[part.kind].append(part.text)
-        return parts
+        return [part] if part.text else []
 
 
 def _since_ms(begin: float) -> float:

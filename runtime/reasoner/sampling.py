@@ -29,6 +29,8 @@ class SamplingOptions:
     seed: int = 0
     # The reply is cut there, and says so
     max_new_tokens: int = 1024
+    # The reply ends where one of these begins in its answer, and does not hold it
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         limits = (
@@ -39,6 +41,7 @@ class SamplingOptions:
             ("presence_penalty", self.presence_penalty, math.isfinite(self.presence_penalty), "a finite number"),
             ("seed", self.seed, 0 <= self.seed < 2**32, "0 to 2^32 - 1"),
             ("max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 1, "1 or more"),
+            ("stop", self.stop, all(self.stop), "texts, none of them empty"),
         )
         for name, value, good, expected in limits:
             if not good:

@@ -100,3 +100,14 @@ def test_an_interrupted_caller_is_noticed_in_the_thread() -> None:
         turns.request(work)
     turns.close(lambda: None)
     assert noticed.is_set()
+
+
+def test_a_wait_that_ran_out_inside_the_work_comes_through() -> None:
+    turns = _in_thread()
+
+    def work() -> None:
+        raise TimeoutError("the device did not answer")
+
+    with pytest.raises(TimeoutError, match="did not answer"):
+        turns.request(work)
+    turns.close(lambda: None)

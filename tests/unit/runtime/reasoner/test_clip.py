@@ -59,6 +59,19 @@ def test_too_many_tokens_are_refused_before_decoding(
     assert f"{tokens} tokens of {len(indexes)} frames" in str(refused.value)
 
 
+def test_too_many_pixels_are_refused(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = len(sampled_frames(FRAMES, RATE_HZ, EDGE)) * 48 * 64
+    assert read_clip(video, EDGE, pixels=pixels).frames.size == 3 * pixels
+    monkeypatch.setattr(clip_module, "_header", lambda *given: (FRAMES, float(RATE_HZ), (1, 1)))
+    with pytest.raises(UsageError, match="too large"):
+        # The header lies: noticed while it is decoded
+        read_clip(video, EDGE, pixels=pixels - 1)
+    monkeypatch.undo()
+    monkeypatch.setattr(clip_module, "_decode", None)
+    with pytest.raises(UsageError, match=f"got:      {pixels} pixels"):
+        read_clip(video, EDGE, pixels=pixels - 1)
+
+
 def test_a_header_without_frames(video: Path, tmp_path: Path) -> None:
     path = tmp_path / "header.mp4"
     with av.open(str(video)) as source, av.open(str(path), "w", options={"movflags": "faststart"}) as container:
@@ -71,6 +84,39 @@ def test_a_header_without_frames(video: Path, tmp_path: Path) -> None:
     path.write_bytes(written[: written.index(b"mdat") + 4])
     with pytest.raises(ObservationError, match="ends after 0 frames"):
         read_clip(path, EDGE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec"),
+    [("mp4", "mpeg4"), ("mov", "mpeg4"), ("matroska", "mpeg4"), ("avi", "mpeg4"), ("mpegts", "mpeg2video")],
+)
+def test_containers(tmp_path: Path, kind: str, codec: str) -> None:
+    path = tmp_path / "video"
+    with av.open(str(path), "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(FRAMES):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 90, np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
+    assert abs(read_clip(path, EDGE).frames.mean() - 90) < 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile {}\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{}\n#EXT-X-ENDLIST\n",
+    ],
+    ids=["ffconcat", "hls"],
+)
+def test_a_list_of_files_is_no_video(video: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "grey.mp4").write_bytes(video.read_bytes())
+    path = tmp_path / "video"
+    # One that names itself is opened again and again
+    for named in ("grey.mp4", "video"):
+        path.write_text(text.format(named))
+        with pytest.raises(ObservationError, match=r"not a video.*\n  expected: mp4, mov"):
+            read_clip(path, EDGE)
 
 
 def test_what_can_not_be_read(video: Path, tmp_path: Path) -> None:

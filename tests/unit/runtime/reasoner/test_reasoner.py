@@ -182,6 +182,23 @@ def test_stop_token_ends_the_reply(say: Any, codec: TextCodec) -> None:
     assert list(done.token_ids) == codec.encode("yes").tolist()
 
 
+def test_a_text_that_was_told_ends_the_reply(say: Any, codec: TextCodec) -> None:
+    events = say("one, two, three, four", options=SamplingOptions(stop=("four", ", th")))
+    done = events[-1]
+    assert (done.reason, done.answer) == (STOP, "one, two")
+    assert "".join(event.text for event in events if isinstance(event, Part)) == "one, two"
+    # No more was said than was needed to find it
+    assert 0 < len(done.token_ids) < len(codec.encode("one, two, three, four"))
+    # What is thought does not count
+    done = say("<think>END</think>so END it is", options=SamplingOptions(stop=("END",)))[-1]
+    assert (done.reason, done.thinking, done.answer) == (STOP, "END", "so ")
+    done = say("at the EN<|im_end|>", options=SamplingOptions(stop=("END",)))[-1]
+    assert (done.reason, done.answer) == (STOP, "at the EN")
+    events = say("at the EN", options=SamplingOptions(stop=("END",), max_new_tokens=len(codec.encode("at the EN"))))
+    assert (events[-1].reason, events[-1].answer) == (LENGTH, "at the EN")
+    assert "".join(event.text for event in events if isinstance(event, Part)) == "at the EN"
+
+
 def test_thoughts_are_kept_apart(say: Any) -> None:
     done = say("because</think>yes<|im_end|>", prompt="go<think>\n")[-1]
     assert (done.thinking, done.answer) == ("because", "yes")

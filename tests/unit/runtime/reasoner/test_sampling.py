@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -111,9 +113,10 @@ def test_the_logits_are_left_alone() -> None:
         {"presence_penalty": float("inf")},
         {"seed": -1},
         {"max_new_tokens": 0},
+        {"stop": ("a", "")},
     ],
     ids=str,
 )
-def test_bad_options(wrong: dict[str, float]) -> None:
+def test_bad_options(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(wrong))} is wrong"):
         SamplingOptions(**wrong)
