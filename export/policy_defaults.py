@@ -1,4 +1,7 @@
-"""The sampling defaults that a bundle's policy starts with. Source: NVIDIA's DROID policy server, per family."""
+"""The sampling defaults that a bundle's policy starts with. Source: NVIDIA's DROID policy server, per family.
+
+Guidance is that server's alone: cosmos-framework at 5eee9ed samples the actions of other embodiments without.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ def policy_defaults(checkpoint: Checkpoint, shapes: ShapeSet) -> dict[str, Any]:
         "guidance": GUIDANCE,
         "guidance_interval": GUIDANCE_INTERVALS.get(checkpoint.family),
     }
+    if policy is not None and policy.domain_name != DROID_DOMAIN:
+        sampler.update(guidance=1.0, guidance_interval=None)
     levels = checkpoint.distilled_sigmas
     if levels is not None:
         # Guidance is part of a distilled model's weights

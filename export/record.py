@@ -20,6 +20,8 @@ from motedge.export.samples import PROMPT_TOKENS, SEED, SampleScene, record_grap
 from motedge.export.variants import REFERENCE
 from motedge.runtime.denoise import DenoiseLoop
 from motedge.runtime.engine import Array
+from motedge.runtime.policy.embodiments import load_embodiments
+from motedge.runtime.policy.protocols import find_protocol
 from motedge.runtime.tables import Tables
 from motedge.runtime.tick import OPTIONAL_SETTINGS, run_tick
 
@@ -80,7 +82,10 @@ def _record_tick(scene: SampleScene, settings: dict[str, Any]) -> dict[str, Arra
     config, shapes = scene.checkpoint.config, scene.shapes
     vision_noisy, action_noisy = scene.masks(shapes.latent_frames, shapes.actions)
     state = np.zeros((shapes.actions, config.action_dim), np.float32)
-    state[0, : settings["raw_dim"]] = np.linspace(-1, 1, settings["raw_dim"], dtype=np.float32)
+    if settings["action_start_offset"] == 0:
+        state[0, : settings["raw_dim"]] = np.linspace(-1, 1, settings["raw_dim"], dtype=np.float32)
+    else:
+        action_noisy[:] = 1.0
     inputs: dict[str, Array] = {
         "in.image": scene.image(),
         "in.action_clean": state,
@@ -101,8 +106,18 @@ def _tick_settings(manifest: Manifest) -> dict[str, Any]:
     config = manifest.model["config"]
     names = ("steps", "shift", "guidance", "guidance_interval", "fps", *OPTIONAL_SETTINGS)
     sampler = {name: manifest.policy[name] for name in names if name in manifest.policy}
-    domain = min(8, config["num_embodiment_domains"] - 1)
-    return {**sampler, "seed": SEED % 2**31, "action_start_offset": 0, "domain_id": domain, "raw_dim": 8}
+    domain, raw_dim, offset = 8, 8, 0
+    robot = load_embodiments().get(str(manifest.policy.get("embodiment")))
+    if robot is not None and robot.protocol is not None and robot.raw_dim is not None:
+        domain, raw_dim, offset = robot.domain_id, robot.raw_dim, 1 - find_protocol(robot).state_rows
+    domain = min(domain, config["num_embodiment_domains"] - 1)
+    return {
+        **sampler,
+        "seed": SEED % 2**31,
+        "action_start_offset": offset,
+        "domain_id": domain,
+        "raw_dim": min(raw_dim, config["action_dim"]),
+    }
 
 
 def _no_tick(plan: ExportPlan, weights: Mapping[str, int], mode: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The policy: camera images, robot state and an instruction to a chunk of actions. DROID serving protocol."""
+"""The policy: what a DROID robot or a vehicle sees, its state and an instruction to a chunk of actions."""
 
 from motedge.runtime.policy.chunk import ActionChunk
 from motedge.runtime.policy.gpu_options import GpuOptions

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from motedge.errors import InternalError
+from motedge.errors import InternalError, UsageError
 from motedge.runtime.engine import FloatArray
-from motedge.runtime.policy.droid import JOINTS
+from motedge.runtime.policy.droid import JOINTS, RAW_DIM
 
 if TYPE_CHECKING:
     from motedge.runtime.reasoned.reasoning import Reasoning
@@ -21,13 +21,15 @@ SCHEMA = "motedge.action_chunk/v1"
 # there by the deadline
 FRESH, HELD = "fresh", "held"
 _TABLE_HEAD_ROWS = 8
+_JOINT = "joint_position_"
 
 
 @dataclass(frozen=True, eq=False)
 class ActionChunk:
     """Actions for the next moments, one row a control step. The arrays belong to the caller."""
 
-    # fp32 [steps, 8]: absolute joint positions in rad, then the gripper's fraction closed
+    # fp32 [steps, fields]. A DROID robot's: absolute joint positions in rad, then the gripper's fraction closed; a
+    # vehicle's: each pose of its camera seen from the one before, translation in m and two columns of the rotation
     actions: FloatArray
     # Rows a second; row 0 is due `first_row + 1` periods after the observation
     rate_hz: float
@@ -65,13 +67,13 @@ class ActionChunk:
 
     @property
     def joint_position_rad(self) -> FloatArray:
-        """Absolute joint positions, fp32 [steps, 7], rad, base to wrist."""
-        return self.actions[:, :JOINTS]
+        """Absolute joint positions, fp32 [steps, 7], rad, base to wrist. UsageError: not a DROID robot's chunk."""
+        return self._of_a_robot()[:, :JOINTS]
 
     @property
     def gripper_fraction(self) -> FloatArray:
-        """Fraction closed, fp32 [steps]: 0 open, 1 closed. The DROID client closes above 0.5."""
-        return self.actions[:, JOINTS]
+        """Fraction closed, fp32 [steps]: 0 open, 1 closed. The DROID client closes above 0.5. UsageError likewise."""
+        return self._of_a_robot()[:, JOINTS]
 
     @property
     def time_s(self) -> FloatArray:
@@ -109,10 +111,10 @@ class ActionChunk:
 
     def to_table(self, *, every_row: bool = True) -> str:
         """The actions as a text table with units; with `every_row` false, only the first and the last rows."""
-        short = [f"q{index}" for index in range(JOINTS)] + ["gripper"]
+        short, units = (tuple(map(_shortened, names)) for names in (self.field_names, self.units))
         lines = [
             " step   time " + "".join(f"{name:>9}" for name in short),
-            "           s " + "".join(f"{unit:>9}" for unit in (["rad"] * JOINTS + ["closed"])),
+            "           s " + "".join(f"{unit:>9}" for unit in units),
             "-" * (13 + 9 * len(short)),
         ]
         if self.kind == HELD:
@@ -129,3 +131,15 @@ class ActionChunk:
                 continue
             lines.append(f"{index + 1 + self.first_row:>5} {due:>6.3f} " + "".join(f"{value:>9.4f}" for value in row))
         return "\n".join(lines)
+
+    def _of_a_robot(self) -> FloatArray:
+        if len(self.field_names) != RAW_DIM or not self.field_names[0].startswith(_JOINT):
+            raise UsageError(
+                f"the actions of {self.embodiment} are no joint positions", got=", ".join(self.field_names)
+            )
+        return self.actions
+
+
+def _shortened(name: str) -> str:
+    """A name or unit that fits over a column of figures."""
+    return name.replace(_JOINT, "q").replace("gripper_position", "gripper").replace("fraction ", "")

@@ -29,6 +29,7 @@ from motedge.runtime.policy.gpu_options import GpuOptions
 from motedge.runtime.policy.one_thread import OneThreadTick
 from motedge.runtime.policy.recovery import RecoveringTick
 from motedge.runtime.policy.seeds import RequestSeeds
+from motedge.runtime.policy.serving_protocol import ServingProtocol
 from motedge.runtime.policy.shape import PolicyShape
 from motedge.runtime.policy.tick import PolicyTick
 from motedge.runtime.tables import Tables
@@ -40,6 +41,7 @@ def open_device_tick(
     bundle: Bundle,
     tables: Tables,
     shape: PolicyShape,
+    protocol: ServingProtocol,
     seeds: RequestSeeds,
     model_config: Mapping[str, Any],
     choice: Mapping[str, Any],
@@ -52,6 +54,7 @@ def open_device_tick(
         bundle: the bundle.
         tables: its tables.
         shape: of the policy's requests.
+        protocol: of its embodiment.
         seeds: whose next one the noise is drawn ahead for.
         model_config: transformer/config.json.
         choice: backend, variant, recipe and options, as `open_device_engine` takes them.
@@ -68,7 +71,7 @@ def open_device_tick(
         cuda = open_cuda(gpu.ordinal, priorities=gpu.priority != "normal")
         with cuda.current(), contextlib.ExitStack() as opened:
             opened.callback(cuda.close)
-            tick = _assemble(opened, cuda, bundle, tables, shape, seeds, model_config, choice, gpu, reader)
+            tick = _assemble(opened, cuda, bundle, tables, shape, protocol, seeds, model_config, choice, gpu, reader)
             # From here on the tick closes them
             opened.pop_all()
         return tick
@@ -85,6 +88,7 @@ def _assemble(
     bundle: Bundle,
     tables: Tables,
     shape: PolicyShape,
+    protocol: ServingProtocol,
     seeds: RequestSeeds,
     model_config: Mapping[str, Any],
     choice: Mapping[str, Any],
@@ -131,7 +135,7 @@ def _assemble(
         capture=gpu.cuda_graph,
     )
     opened.callback(loop.close)
-    sight = make_sight(cuda, kernels, encoder, shape, stream)
+    sight = make_sight(cuda, kernels, encoder, shape, protocol, stream)
     opened.callback(sight.close)
     keep = [engine.save_runtime_cache for engine in engines if isinstance(engine, TensorRtEngine)]
     return DeviceTick(cuda, engines, workspace, encoder, loop, sight, shape, keep)

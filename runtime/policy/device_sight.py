@@ -18,6 +18,7 @@ from motedge.runtime.kernels.frame_spec import FrameSpec
 from motedge.runtime.kernels.ingest import CameraIngest, ImageIngest
 from motedge.runtime.policy.device_tick import HostSight, Sight
 from motedge.runtime.policy.observation import Observation
+from motedge.runtime.policy.serving_protocol import ServingProtocol
 from motedge.runtime.policy.shape import PolicyShape
 from motedge.runtime.policy.views import COMPOSED_SIZE, VIEW_NAMES
 
@@ -28,11 +29,16 @@ Specs = tuple[tuple[str, FrameSpec], ...]
 
 
 def make_sight(
-    cuda: Cuda, kernels: Optional[KernelLibrary], encoder: ImageEncoder, shape: PolicyShape, stream: Stream
+    cuda: Cuda,
+    kernels: Optional[KernelLibrary],
+    encoder: ImageEncoder,
+    shape: PolicyShape,
+    protocol: ServingProtocol,
+    stream: Stream,
 ) -> Sight:
-    """The kernel's way where there are kernels, else numpy's."""
-    if kernels is None:
-        return HostSight(encoder, shape)
+    """The kernel's way where there are kernels that know the embodiment's pictures, else numpy's."""
+    if kernels is None or not protocol.kernels:
+        return HostSight(encoder, shape, protocol)
     return KernelSight(cuda, kernels, encoder, shape, stream)
 
 

@@ -19,9 +19,11 @@ from motedge.runtime.engine import FloatArray, IntArray
 from motedge.runtime.policy.canvas import normalise, pad_canvas, seen_image
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.resize import Image
+from motedge.runtime.policy.serving_protocol import ServingProtocol
 from motedge.runtime.policy.shape import PolicyShape
-from motedge.runtime.policy.tick import TickRequest, TickResult, gen_inputs, view_image
+from motedge.runtime.policy.tick import TickRequest, TickResult, gen_inputs
 from motedge.runtime.request import SamplerSettings
+from motedge.runtime.spans import device_span, span
 
 # The second tick of a kind captures; by then every kernel has been needed
 _WARM_TICKS = 3
@@ -40,14 +42,14 @@ class Sight(Protocol):
 
 
 class HostSight:
-    """Composes and normalises with numpy, then uploads: for installations without the compiled kernels."""
+    """Composes and normalises with numpy, then uploads: without the compiled kernels, or where they don't know how."""
 
-    def __init__(self, encoder: ImageEncoder, shape: PolicyShape) -> None:
-        self._encoder, self._shape = encoder, shape
+    def __init__(self, encoder: ImageEncoder, shape: PolicyShape, protocol: ServingProtocol) -> None:
+        self._encoder, self._shape, self._protocol = encoder, shape, protocol
 
     def see(self, observation: Observation, stream: Stream) -> tuple[str, ...]:
         """See `Sight.see`."""
-        image, missing = view_image(observation, self._shape.content)
+        image, missing = self._protocol.image(observation, self._shape)
         # The canvas may still be on its way up, if the last observation was never acted on
         stream.synchronize()
         normalise(pad_canvas(image, self._shape.canvas), out=self._encoder.canvas)
@@ -100,7 +102,8 @@ class DeviceTick:
         with self._cuda.current():
             stream = self._loop.stream
             self._marks[0].record(stream)
-            self._encoder.encode(stream)
+            with span("enqueue"):
+                self._encoder.encode(stream)
             self._marks[1].record(stream)
             result = self._loop.denoise(
                 inputs, settings, lambda buffers: self._encoder.place(buffers, stream), vision=False
@@ -111,6 +114,9 @@ class DeviceTick:
                     keep()
             # By the GPU's clock: the loop is enqueued meanwhile
             stages = {"vae_ms": self._marks[1].elapsed_ms(self._marks[0])}
+            before_ms = self._loop.finished.elapsed_ms(self._marks[0])
+            device_span("vae_encoder", -before_ms, stages["vae_ms"] - before_ms)
+            device_span("denoise", -(result.timings.graph_ms or 0.0), 0.0)
         counters = result.counters
         if self._encoder.refusal:
             counters = dataclasses.replace(

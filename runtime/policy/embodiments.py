@@ -29,7 +29,7 @@ class Embodiment:
     raw_dim: Optional[int] = None
     # The same for base models, where it differs from the policies'
     base_raw_dim: Optional[int] = None
-    # How states and actions are packed: "droid", or None where motedge does not know it
+    # How its policies are served, a name of `motedge.runtime.policy.protocols`; None where motedge does not know it
     protocol: Optional[str] = None
     # Name and unit of each used channel, in order; empty where they are not known
     fields: tuple[str, ...] = ()

@@ -16,8 +16,10 @@ from motedge.runtime.engine import Engine, EngineOptions
 from motedge.runtime.noise import NoiseAhead
 from motedge.runtime.policy.embodiments import find_embodiment
 from motedge.runtime.policy.gpu_options import GpuOptions
-from motedge.runtime.policy.policy import Policy, require_served
+from motedge.runtime.policy.policy import Policy
+from motedge.runtime.policy.protocols import find_protocol
 from motedge.runtime.policy.seeds import RequestSeeds
+from motedge.runtime.policy.serving_protocol import ServingProtocol
 from motedge.runtime.policy.shape import PolicyShape
 from motedge.runtime.policy.shared_prompts import check_reasoner, prompts_read_by
 from motedge.runtime.policy.tick import HostTick, PolicyTick
@@ -77,14 +79,14 @@ def load_policy(
     bundle = _open_bundle(bundle_path, check, recipe)
     defaults = bundle.manifest.policy
     sampler = sampler_settings(defaults, settings)
-    shape = PolicyShape.from_manifest(bundle.manifest.shape_set, defaults)
     robot = find_embodiment(embodiment or str(defaults.get("embodiment", "")))
-    require_served(robot)
+    protocol = find_protocol(robot)
+    shape = PolicyShape.from_manifest(bundle.manifest.shape_set, defaults, protocol.state_rows)
     bundle.check_files(_read_by_policy(bundle), content=check == "full")
     tokenizer = PromptTokenizer.open(bundle)
     options = EngineOptions(threads=threads, check_content=check == "full")
     choice: dict[str, Any] = {"backend": engine, "variant": variant, "recipe": recipe, "options": options}
-    tick = _open_tick(bundle, shape, seeds, choice, gpu or GpuOptions(), reasoner)
+    tick = _open_tick(bundle, shape, protocol, seeds, choice, gpu or GpuOptions(), reasoner)
     return Policy(
         tick=tick,
         gen_contract=bundle.contract("gen_step"),
@@ -110,6 +112,7 @@ def _open_bundle(bundle_path: PathLike, check: str, recipe: Optional[str]) -> Bu
 def _open_tick(
     bundle: Bundle,
     shape: PolicyShape,
+    protocol: ServingProtocol,
     seeds: RequestSeeds,
     choice: Mapping[str, Any],
     gpu: GpuOptions,
@@ -118,11 +121,11 @@ def _open_tick(
     """`choice`: backend, variant, recipe, options."""
     tables = Tables.open(bundle)
     if choice["backend"] not in DEVICE_BACKENDS:
-        return _host_tick(bundle, tables, shape, seeds, graph_opener(bundle, choice, reasoner))
+        return _host_tick(bundle, tables, shape, protocol, seeds, graph_opener(bundle, choice, reasoner))
     from motedge.runtime.policy.device_loader import open_device_tick
 
     reader = None if reasoner is None else device_reader(bundle, choice, gpu, reasoner)
-    return open_device_tick(bundle, tables, shape, seeds, _model_config(bundle), choice, gpu, reader)
+    return open_device_tick(bundle, tables, shape, protocol, seeds, _model_config(bundle), choice, gpu, reader)
 
 
 def device_reader(bundle: Bundle, choice: Mapping[str, Any], gpu: GpuOptions, reasoner: BundleReasoner) -> UndReader:
@@ -168,14 +171,19 @@ def graph_opener(
 
 
 def _host_tick(
-    bundle: Bundle, tables: Tables, shape: PolicyShape, seeds: RequestSeeds, open_graph: Callable[[str], Engine]
+    bundle: Bundle,
+    tables: Tables,
+    shape: PolicyShape,
+    protocol: ServingProtocol,
+    seeds: RequestSeeds,
+    open_graph: Callable[[str], Engine],
 ) -> HostTick:
     """Opens the engines and puts the tick together; closes what is open already if something fails."""
     with contextlib.ExitStack() as opened:
         und, gen, vae = (opened.enter_context(contextlib.closing(open_graph(graph))) for graph in GRAPHS)
         noise = NoiseAhead(next_seed=lambda _: int(seeds.peek()))
         loop = DenoiseLoop(und, gen, tables, _model_config(bundle), noise=noise)
-        tick = HostTick(vae, loop, shape, (und, gen))
+        tick = HostTick(vae, loop, shape, protocol, (und, gen))
         # From here on the tick closes them
         opened.pop_all()
     return tick

@@ -1,4 +1,4 @@
-"""What the policy is told at one moment: camera images, joint and gripper state, the instruction."""
+"""What the policy is told at one moment: camera images, joint and gripper state if there is one, the instruction."""
 
 from __future__ import annotations
 
@@ -25,22 +25,24 @@ _GRIPPER_RANGE = (-0.1, 1.1)
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """One moment of a DROID robot. Give `views` or `image`; everything is checked on creation.
+    """One moment of a DROID robot, or of a vehicle. Everything is checked on creation.
+
+    A robot has joints, a gripper, and `views` or `image`. A vehicle has one camera and no state: `of_camera` makes one.
 
     Raises:
         ObservationError: something that the policy can't take; the message says what and why.
     """
 
-    # 7 angles in rad, base to wrist; kept as fp32 [7]
+    # 7 angles in rad, base to wrist; kept as fp32 [7], or fp32 [0] without a state
     joint_position: Any
-    # Fraction closed: 0 open, 1 closed
-    gripper_position: float
+    # Fraction closed: 0 open, 1 closed; None without a state
+    gripper_position: Any
     # What to do, in words
     instruction: str
     # Camera name (wrist, left, right) -> uint8 [rows, columns, 3] of any size; missing ones are seen as black. A frame
     # that is on the GPU is given as a DeviceFrame, whose own format counts instead of channel_order
     views: Optional[Mapping[str, Union[Image, DeviceFrame]]] = None
-    # The composed image instead: uint8 [540, 640, 3], wrist on top, left and right below
+    # The composed image instead: uint8 [540, 640, 3], wrist on top, left and right below; a vehicle's is of any size
     image: Optional[Image] = None
     # "rgb" or "bgr" (OpenCV's); kept as rgb. A wrong one can't be detected
     channel_order: str = "rgb"
@@ -54,14 +56,35 @@ class Observation:
             )
         if (self.views is None) == (self.image is None):
             raise ObservationError("an observation needs either views or image", got="both" if self.views else "none")
+        stateless = self.image is not None and self.gripper_position is None and _no_joints(self.joint_position)
         if self.image is not None:
-            object.__setattr__(self, "image", self._composed(self.image))
+            shown = _rgb("the image", self.image, self.channel_order) if stateless else self._composed(self.image)
+            object.__setattr__(self, "image", shown)
         if self.views is not None:
             object.__setattr__(self, "views", self._cameras(self.views))
         object.__setattr__(self, "channel_order", "rgb")
-        object.__setattr__(self, "joint_position", _joints(self.joint_position))
-        object.__setattr__(self, "gripper_position", _gripper(self.gripper_position))
+        if stateless:
+            object.__setattr__(self, "joint_position", np.zeros(0, np.float32))
+        else:
+            object.__setattr__(self, "joint_position", _joints(self.joint_position))
+            object.__setattr__(self, "gripper_position", _gripper(self.gripper_position))
         _require_instruction(self.instruction)
+
+    @classmethod
+    def of_camera(
+        cls, image: Image, instruction: str, *, channel_order: str = "rgb", source: Optional[str] = None
+    ) -> Observation:
+        """What a vehicle sees, uint8 [rows, columns, 3], and is told.
+
+        Raises:
+            ObservationError: something that the policy can't take.
+        """
+        return cls(None, None, instruction, image=image, channel_order=channel_order, source=source)
+
+    @property
+    def has_state(self) -> bool:
+        """Whether joints and gripper are known: a robot's observation."""
+        return len(self.joint_position) > 0
 
     @property
     def on_gpu(self) -> bool:
@@ -117,6 +140,10 @@ class Observation:
         return _rgb(f"the {name} image", image, self.channel_order)
 
 
+def _no_joints(value: Any) -> bool:
+    return value is None or (isinstance(value, np.ndarray) and not value.size)
+
+
 def _rgb(what: str, image: Any, channel_order: str) -> Image:
     expected = "a numpy array, uint8 [rows, columns, 3]"
     if not isinstance(image, np.ndarray):
@@ -155,7 +182,9 @@ def _layout_fix(shape: tuple[int, ...]) -> str:
 def _joints(value: Any) -> FloatArray:
     expected = f"{JOINTS} finite joint angles in rad"
     try:
-        joints = np.asarray(value, dtype=np.float32)
+        # What float32 can't hold becomes infinite, which is refused below
+        with np.errstate(over="ignore"):
+            joints = np.asarray(value, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise ObservationError("the joint state is not numbers", expected=expected, got=repr(value)) from error
     if joints.shape != (JOINTS,):

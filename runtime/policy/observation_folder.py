@@ -1,12 +1,16 @@
 """An observation on disk: observation.json and one image file a camera. Format motedge.observation/v1.
 
+A robot's, and a vehicle's, which has no state:
+
 {"schema": "motedge.observation/v1", "views": {"wrist": "wrist.png", "left": null, "right": "right.png"},
  "joint_position": [7 numbers, rad], "gripper_position": fraction closed, "instruction": "...", "source": "..."}
+{"schema": "motedge.observation/v1", "image": "image.png", "instruction": "...", "source": "..."}
 """
 
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional, cast
@@ -17,6 +21,7 @@ from motedge.errors import MissingPackageError, ObservationError, closest
 from motedge.files import PathLike, atomic_path, write_json
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.resize import Image
+from motedge.runtime.policy.upright import upright
 from motedge.runtime.policy.views import VIEW_NAMES
 
 SCHEMA = "motedge.observation/v1"
@@ -76,11 +81,14 @@ def write_observation(folder: PathLike, observation: Observation) -> Path:
     for name, pixels in pictures.items():
         with atomic_path(root / f"{name}.png") as partial:
             _pillow().fromarray(pixels).save(partial, format="PNG")
+    state = {
+        "joint_position": [float(f"{angle:.9g}") for angle in observation.joint_position.tolist()],
+        "gripper_position": observation.gripper_position,
+    }
     document = {
         "schema": SCHEMA,
         **files,
-        "joint_position": [float(f"{angle:.9g}") for angle in observation.joint_position.tolist()],
-        "gripper_position": observation.gripper_position,
+        **(state if observation.has_state else {}),
         "instruction": observation.instruction,
         "source": observation.source,
     }
@@ -102,13 +110,12 @@ def read_image(path: Path) -> Image:
     """
     pillow = _pillow()
     try:
-        from PIL import ImageOps
-
         with pillow.open(path) as picture:
-            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"), dtype=np.uint8)
+            return np.asarray(upright(picture).convert("RGB"), dtype=np.uint8)
     except FileNotFoundError as error:
         raise ObservationError(f"there is no image {path}", fix="check the path") from error
-    except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
+    # Where EXIF data end too early, it is one of struct's
+    except (OSError, ValueError, SyntaxError, struct.error, pillow.DecompressionBombError) as error:
         raise ObservationError(f"{path} is not an image that can be read", got=str(error)) from error
 
 

@@ -7,22 +7,21 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Optional, Protocol
 
-import numpy as np
-
 from motedge.bundle import Contract
 from motedge.errors import ObservationError
 from motedge.runtime.engine import FloatArray, IntArray
 from motedge.runtime.fair_lock import FairLock
 from motedge.runtime.policy.chunk import ActionChunk
-from motedge.runtime.policy.droid import pack_committed, pack_state, unpack_actions
 from motedge.runtime.policy.embodiments import Embodiment
 from motedge.runtime.policy.observation import Observation
-from motedge.runtime.policy.prompt import Clip, build_prompt
+from motedge.runtime.policy.prompt import Clip
+from motedge.runtime.policy.protocols import find_protocol
 from motedge.runtime.policy.resize import Image
 from motedge.runtime.policy.seeds import RequestSeeds
 from motedge.runtime.policy.shape import PolicyShape
-from motedge.runtime.policy.tick import PolicyTick, TickRequest, TickResult, view_image
+from motedge.runtime.policy.tick import PolicyTick, TickRequest, TickResult
 from motedge.runtime.request import SamplerSettings
+from motedge.runtime.spans import span
 
 # Prompts whose token ids are kept; a robot changes its task rarely
 _KEPT_PROMPTS = 32
@@ -53,7 +52,7 @@ class Policy:
         notes: Optional[Mapping[str, Any]] = None,
     ) -> None:
         """Takes over what `load_policy` opened; `tick` is closed with the policy; `notes` join a chunk's details."""
-        require_served(embodiment)
+        self.protocol = find_protocol(embodiment)
         self.shape, self.embodiment, self.settings = shape, embodiment, settings
         self._tick, self._tokenizer, self._contract, self._seeds = tick, tokenizer, gen_contract, seeds
         self._prompt_format, self._notes = prompt_format, dict(notes or {})
@@ -79,7 +78,7 @@ class Policy:
             observation: What the robot sees and is told.
             seed: Seed of the noise, 0 to 2**32 - 1; None takes the next one of the policy's own sequence.
             settings: Sampler settings of this request; None takes the policy's.
-            committed: fp32 [n, 8], actions that the robot will execute in any case while this runs, from the
+            committed: fp32 [n, fields], actions that the robot will execute in any case while this runs, from the
                 observation on, in the chunk's units. They are the chunk's first n rows, and what follows continues
                 them. The released policies were trained with the state row alone as given.
             prompt: The whole text that the model is given, in place of the one that `prompt` makes of the instruction.
@@ -89,7 +88,7 @@ class Policy:
             ContractError: committed actions that are no actions, or leave nothing to generate.
             NonFiniteError: a graph returned NaN or infinity.
         """
-        with self._lock:
+        with self._lock, span("tick"):
             text = self.prompt(observation.instruction) if prompt is None else prompt
             return self._act(observation, seed, settings or self.settings, committed, text)
 
@@ -130,7 +129,7 @@ class Policy:
 
     def prompt(self, instruction: str) -> str:
         """The text that the model is given for an instruction."""
-        return build_prompt(instruction, self._clip, self._prompt_format)
+        return self.protocol.prompt(instruction, self._clip, self.embodiment, self._prompt_format)
 
     def see(self, observation: Observation) -> tuple[Image, tuple[str, ...]]:
         """The image that the model is given, uint8 [content rows, columns, 3], and the views missing from it.
@@ -138,7 +137,7 @@ class Policy:
         Where a frame is on the GPU, the image is composed there and comes from there.
         """
         if not observation.on_gpu:
-            return view_image(observation, self.shape.content)
+            return self.protocol.image(observation, self.shape)
         with self._lock:
             missing = self._tick.see(observation)
             return self._tick.seen(), missing
@@ -170,11 +169,13 @@ class Policy:
         clock = _Clock()
         if committed is not None and not len(committed):
             committed = None
-        tokens = self._encode(prompt)
-        unconditional = self._encode("")
+        with span("tokenize"):
+            tokens, unconditional = self._encode(prompt), self._encode("")
         clock.lap("tokenize_ms")
-        rows = self._rows(observation, committed)
-        missing = self._tick.see(observation)
+        with span("ingest"):
+            size = {"rows": self.shape.rows, "width": self._contract.sizes["Z"]}
+            rows = self.protocol.rows(observation, committed, **size)
+            missing = self._tick.see(observation)
         clock.lap("image_ms")
         # Only now, so that a refused observation does not shift the seeds of those after it
         taken = self._seeds.take() if seed is None else seed
@@ -186,7 +187,8 @@ class Policy:
             domain_id=self.embodiment.domain_id,
             raw_dim=len(self.embodiment.fields),
             seed=taken,
-            clean_rows=1 + given,
+            clean_rows=self.shape.state_rows + given,
+            start_offset=1 - self.shape.state_rows,
         )
         result = self._tick.run(request, settings)
         clock.lap("tick_ms")
@@ -195,7 +197,8 @@ class Policy:
             "und_len_unconditional": len(unconditional),
             "committed_rows": given,
         }
-        return self._chunk(observation, result, settings, clock, taken, missing, details)
+        with span("decode"):
+            return self._chunk(observation, result, settings, clock, taken, missing, details)
 
     def _chunk(
         self,
@@ -207,7 +210,7 @@ class Policy:
         missing: tuple[str, ...],
         details: dict[str, Any],
     ) -> ActionChunk:
-        actions = unpack_actions(result.action)
+        actions = self.protocol.actions(result.action)
         loop = result.timings
         timings = {
             **clock.laps_ms,
@@ -243,14 +246,6 @@ class Policy:
             source=observation.source,
         )
 
-    def _rows(self, observation: Observation, committed: Optional[FloatArray]) -> FloatArray:
-        """Action rows fp32 [A, Z]: the state, committed actions, zeros."""
-        state = observation.joint_position, observation.gripper_position
-        rows = pack_state(*state, rows=self.shape.rows, width=self._contract.sizes["Z"])
-        if committed is not None:
-            pack_committed(rows, np.asarray(committed, np.float32))
-        return rows
-
     def _encode(self, prompt: str) -> IntArray:
         tokens = self._tokens.get(prompt)
         if tokens is None:
@@ -272,16 +267,6 @@ class Policy:
             self._tokens.pop(next(key for key in self._tokens if key))
         self._tokens[prompt] = tokens
         return tokens
-
-
-def require_served(embodiment: Embodiment) -> None:
-    """ObservationError unless it is known how this embodiment's states and actions are packed."""
-    if embodiment.protocol != "droid":
-        raise ObservationError(
-            f"embodiment {embodiment.name!r} has no serving protocol here",
-            expected="droid_lerobot",
-            why="how its states and actions are packed is known for the released DROID policies only",
-        )
 
 
 class _Clock:

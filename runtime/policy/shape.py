@@ -19,14 +19,21 @@ class PolicyShape:
     frames: int
     # Latent frames, rows, columns
     latent: tuple[int, int, int]
-    # State row and actions
+    # State row, if there is one, and actions
     rows: int
     # Frames and actions a second
     fps: float
+    # Rows of state before the actions: 1 or 0
+    state_rows: int = 1
+
+    @property
+    def actions(self) -> int:
+        """Actions of a chunk."""
+        return self.rows - self.state_rows
 
     @classmethod
-    def from_manifest(cls, shape_set: Mapping[str, Any], policy: Mapping[str, Any]) -> PolicyShape:
-        """From a manifest's `shape_set` and `policy`.
+    def from_manifest(cls, shape_set: Mapping[str, Any], policy: Mapping[str, Any], state_rows: int = 1) -> PolicyShape:
+        """From a manifest's `shape_set` and `policy`; `state_rows` as of the embodiment's protocol.
 
         Raises:
             BundleError: a field is missing, or the two disagree.
@@ -40,16 +47,17 @@ class PolicyShape:
                 content=(content_rows, content_columns),
                 frames=int(shape_set["frames"]),
                 latent=(frames, height, width),
-                rows=int(policy["chunk"]) + 1,
+                rows=int(policy["chunk"]) + state_rows,
                 fps=float(policy["fps"]),
+                state_rows=state_rows,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError("manifest.json has no usable policy", got=repr(error), fix="export again") from error
-        if shape.frames != shape.rows:
+        if shape.frames != shape.actions + 1:
             raise BundleError(
                 "manifest.json: the policy's chunk does not fit its clip",
                 expected=f"one action a frame: chunk {shape.frames - 1}",
-                got=shape.rows - 1,
+                got=shape.actions,
                 fix="export again with a shape set whose frames are the chunk and one more",
             )
         return shape

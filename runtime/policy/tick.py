@@ -13,17 +13,18 @@ from motedge.runtime.engine import Engine, FloatArray, IntArray
 from motedge.runtime.finite import check_finite
 from motedge.runtime.policy.canvas import normalise, pad_canvas, seen_image
 from motedge.runtime.policy.observation import Observation
-from motedge.runtime.policy.resize import Image, resize_bilinear
+from motedge.runtime.policy.resize import Image
+from motedge.runtime.policy.serving_protocol import ServingProtocol
 from motedge.runtime.policy.shape import PolicyShape
-from motedge.runtime.policy.views import compose_views
 from motedge.runtime.request import GenInputs, GenResult, LoopCounters, LoopTimings, SamplerSettings
+from motedge.runtime.spans import span
 
 
 @dataclass(frozen=True)
 class TickRequest:
-    """What the loop is asked for beside the image. Frame 0 and row 0 are clean: the image and the robot's state."""
+    """What the loop is asked for beside the image, which is frame 0."""
 
-    # fp32 [A, Z], row 0 the state, then committed actions, zeros elsewhere
+    # fp32 [A, Z]: the state if there is one, then committed actions, zeros elsewhere
     action_clean: FloatArray
     # int64 [n] each, special tokens included
     cond_tokens: IntArray
@@ -35,13 +36,15 @@ class TickRequest:
     seed: int
     # Leading rows that are given: the state, and actions that will be executed in any case
     clean_rows: int = 1
+    # When row 0 happens: 0 where it is the current state, 1 where it leads to frame 1
+    start_offset: int = 0
 
 
 @dataclass(frozen=True)
 class TickResult:
     """What came of it."""
 
-    # fp32 [A, Z], denoised, row 0 the state; belongs to the caller
+    # fp32 [A, Z], denoised, the state included; belongs to the caller
     action: FloatArray
     timings: LoopTimings
     counters: LoopCounters
@@ -121,18 +124,6 @@ class Loop(Protocol):
         ...
 
 
-def view_image(observation: Observation, content: tuple[int, int]) -> tuple[Image, tuple[str, ...]]:
-    """The image that the model is given, uint8 [*content, 3], and the views missing from it.
-
-    Raises:
-        ObservationError: a view is on the GPU.
-    """
-    if observation.image is not None:
-        return resize_bilinear(observation.image, content), ()
-    image, missing = compose_views(observation.host_views())
-    return resize_bilinear(image, content), missing
-
-
 def gen_inputs(request: TickRequest, vision_clean: FloatArray, shape: PolicyShape) -> GenInputs:
     """The loop's request; `vision_clean`: fp32 [C, T, h, w], read in frame 0 alone."""
     noisy = np.ones(vision_clean.shape[1], np.float32), np.ones(len(request.action_clean), np.float32)
@@ -148,8 +139,7 @@ def gen_inputs(request: TickRequest, vision_clean: FloatArray, shape: PolicyShap
         domain_id=request.domain_id,
         raw_dim=request.raw_dim,
         seed=request.seed,
-        # Row 0 is the current state, so that action row i belongs to frame i
-        action_start_offset=0,
+        action_start_offset=request.start_offset,
     )
 
 
@@ -158,16 +148,23 @@ class HostTick:
 
     prepares_aside = False
 
-    def __init__(self, vae: Engine, loop: Loop, shape: PolicyShape, engines: tuple[Engine, ...] = ()) -> None:
+    def __init__(
+        self,
+        vae: Engine,
+        loop: Loop,
+        shape: PolicyShape,
+        protocol: ServingProtocol,
+        engines: tuple[Engine, ...] = (),
+    ) -> None:
         """Takes over what it is given; `engines` are closed with it."""
-        self._loop, self._shape, self._engines = loop, shape, (*engines, vae)
+        self._loop, self._shape, self._protocol, self._engines = loop, shape, protocol, (*engines, vae)
         self._vae = vae.context({})
         self._canvas = np.zeros((1, 3, *shape.canvas), np.float32)
         self._vae.set_input("image", self._canvas)
 
     def see(self, observation: Observation) -> tuple[str, ...]:
         """See `PolicyTick.see`."""
-        image, missing = view_image(observation, self._shape.content)
+        image, missing = self._protocol.image(observation, self._shape)
         normalise(pad_canvas(image, self._shape.canvas), out=self._canvas)
         return missing
 
@@ -178,7 +175,8 @@ class HostTick:
     def run(self, request: TickRequest, settings: SamplerSettings) -> TickResult:
         """See `PolicyTick.run`."""
         start = time.perf_counter()
-        self._vae.run()
+        with span("vae_encoder"):
+            self._vae.run()
         latent: FloatArray = self._vae.output("latent")
         check_finite(latent, "vae_encoder returned NaN or infinity")
         vae_ms = 1e3 * (time.perf_counter() - start)

@@ -13,15 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 from quant_scene import observation
-from tiny import MINI_POLICY
 
 from motedge.bundle import Bundle
-from motedge.checkpoint.make import make_checkpoint
-from motedge.checkpoint.reader import Checkpoint
 from motedge.cli.main import main
 from motedge.errors import UsageError
-from motedge.export.job import ExportOptions, export_bundle
-from motedge.export.variants import parse_variants
 from motedge.media.image import write_image
 from motedge.runtime.policy import load_policy
 from motedge.runtime.reasoned.loader import load_reasoned_policy
@@ -35,14 +30,8 @@ DRAWER = json.dumps({"plan": ["open the drawer"]})
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("reasoned")
-    checkpoint, out = make_checkpoint(root / "checkpoint", "edge", "policy-droid", "tiny", seed=7), root / "bundle"
-    # With and without actions, from one image on: what the generator makes besides
-    shapes = dataclasses.replace(MINI_POLICY, min_latent_frames=1, min_actions=0)
-    options = ExportOptions(shapes, parse_variants("primitive-fp32"), "none", ("reasoner",))
-    export_bundle(Checkpoint.open(checkpoint), out, options)
-    return out
+def bundle(reasoned_bundle: Path) -> Path:
+    return reasoned_bundle
 
 
 @pytest.fixture

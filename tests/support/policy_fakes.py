@@ -9,6 +9,7 @@ import numpy as np
 from motedge.bundle import Contract
 from motedge.runtime.policy.embodiments import find_embodiment
 from motedge.runtime.policy.policy import Policy
+from motedge.runtime.policy.protocols import find_protocol
 from motedge.runtime.policy.seeds import RequestSeeds
 from motedge.runtime.policy.shape import PolicyShape
 from motedge.runtime.policy.tick import HostTick
@@ -85,12 +86,13 @@ def make_policy(**changes) -> tuple[Policy, SimpleNamespace]:
     fakes = SimpleNamespace(vae=FakeVae(), loop=FakeLoop(), tokenizer=FakeTokenizer(), other=FakeVae())
     vae, loop = changes.pop("vae", fakes.vae), changes.pop("loop", fakes.loop)
     shape = changes.get("shape", SHAPE)
+    robot = changes.get("embodiment", find_embodiment("droid_lerobot"))
     options = {
-        "tick": HostTick(vae, loop, shape, (fakes.other,)),
+        "tick": HostTick(vae, loop, shape, find_protocol(robot), (fakes.other,)),
         "tokenizer": fakes.tokenizer,
         "gen_contract": CONTRACT,
         "shape": shape,
-        "embodiment": find_embodiment("droid_lerobot"),
+        "embodiment": robot,
         "settings": SamplerSettings(),
         "prompt_format": "json",
         "seeds": RequestSeeds(0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +115,17 @@ def test_without_pillow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
     with pytest.raises(MissingPackageError, match=r"motedge\[images\]"):
         observation_folder.read_image(folder / "wrist.png")
+
+
+def test_an_odd_tag_keeps_no_picture_from_being_read(tmp_path: Path) -> None:
+    from PIL import Image
+
+    # As some cameras write them: upright is a quarter turn on, and a number is where a model's name belongs
+    entries = ((0x0110, 11, 1, struct.pack("<f", 0.5)), (0x0112, 3, 1, b"\x06\0\0\0"))
+    tags = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3] for entry in entries)
+    exif = b"Exif\0\0II" + struct.pack("<HIH", 42, 8, len(entries)) + tags + bytes(4)
+    Image.new("RGB", (30, 20)).save(tmp_path / "odd.jpg", exif=exif)
+    assert read_image(tmp_path / "odd.jpg").shape == (30, 20, 3)
+    Image.new("RGB", (30, 20)).save(tmp_path / "cut.png", exif=exif[:11])
+    with pytest.raises(ObservationError, match="not an image that can be read"):
+        read_image(tmp_path / "cut.png")

@@ -126,7 +126,7 @@ def test_close() -> None:
 
 def test_embodiment_without_protocol() -> None:
     with pytest.raises(ObservationError, match="no serving protocol"):
-        make_policy(embodiment=find_embodiment("av"))
+        make_policy(embodiment=find_embodiment("umi"))
 
 
 def test_another_content_size_is_resized() -> None:
