@@ -20,6 +20,7 @@ from motedge.runtime.policy.embodiments import find_embodiment
 from motedge.runtime.policy.loader import sampler_settings
 from motedge.runtime.policy.observation import Observation
 from motedge.runtime.policy.policy import Policy
+from motedge.runtime.policy.protocols import find_protocol
 from motedge.runtime.policy.seeds import RequestSeeds
 from motedge.runtime.policy.shape import PolicyShape
 from motedge.runtime.policy.tick import HostTick
@@ -42,13 +43,15 @@ class RequestReader:
         defaults = bundle.manifest.policy
         self.settings = sampler_settings(defaults, {})
         self._loop = _Listener(bundle.contract("gen_step"))
-        shape = PolicyShape.from_manifest(bundle.manifest.shape_set, defaults)
+        robot = find_embodiment(str(defaults.get("embodiment", "")))
+        protocol = find_protocol(robot)
+        shape = PolicyShape.from_manifest(bundle.manifest.shape_set, defaults, protocol.state_rows)
         self._policy = Policy(
-            tick=HostTick(vae, self._loop, shape),
+            tick=HostTick(vae, self._loop, shape, protocol),
             tokenizer=PromptTokenizer.open(bundle),
             gen_contract=bundle.contract("gen_step"),
             shape=shape,
-            embodiment=find_embodiment(str(defaults.get("embodiment", ""))),
+            embodiment=robot,
             settings=self.settings,
             prompt_format=str(defaults.get("prompt_format", "json")),
             seeds=RequestSeeds(0, fixed=True),

@@ -32,7 +32,7 @@ class Dataset(Protocol):
 
     @property
     def kind(self) -> str:
-        """ "lerobot v3", "lerobot v2.1", "images" or "requests"."""
+        """ "lerobot v3", "lerobot v2.1", "images", "requests" or "recording"."""
         ...
 
     @property

@@ -23,6 +23,9 @@ _WORDS = {
     "left": ("exterior_image_1", "exterior_1"),
     "right": ("exterior_image_2", "exterior_2"),
 }
+# A vehicle's, which looks ahead; only where there is none of a robot's
+EGO = "ego"
+_EGO_WORDS = ("ego", "front")
 # Fields of meta/episodes for each camera, after "videos/<camera>/" (LeRobot v3)
 _PLACE = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
 
@@ -58,7 +61,7 @@ class EpisodeVideos:
         if not self.cameras:
             raise DataError(
                 f"{root} has no camera that the policy knows",
-                expected="a video folder with wrist, exterior_1 or exterior_2 in its name",
+                expected="a video folder with wrist, exterior_1 or exterior_2 in its name; a vehicle's ego or front",
                 got=", ".join(names) or "no mp4 file below videos/",
             )
         self._known = frozenset(self._files)
@@ -114,7 +117,7 @@ class EpisodeVideos:
 
 
 def _choose(names: list[str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """View -> camera, and notes. The policies were trained on left eyes; depth pictures show no colours."""
+    """View -> camera, and notes. DROID's policies were trained on left eyes; depth pictures show no colours."""
     chosen, notes = {}, []
     for view in VIEW_NAMES:
         fitting = [name for name in names if any(word in name for word in _WORDS[view]) and "depth" not in name]
@@ -122,6 +125,10 @@ def _choose(names: list[str]) -> tuple[dict[str, str], tuple[str, ...]]:
             chosen[view] = min(fitting, key=lambda name: (not name.endswith("left"), name))
         if len(fitting) > 1:
             notes.append(f"{len(fitting)} cameras fit the {view} view: {chosen[view]} is taken")
+    ahead = [name for name in names if any(word in name for word in _EGO_WORDS) and "depth" not in name]
+    if not chosen and ahead:
+        more = (f"{len(ahead)} cameras look ahead: {ahead[0]} is taken",) if len(ahead) > 1 else ()
+        return {EGO: ahead[0]}, more
     absent = [view for view in VIEW_NAMES if view not in chosen]
     if absent:
         notes.insert(0, f"{len(absent)} of {len(VIEW_NAMES)} cameras are missing: {', '.join(absent)}")

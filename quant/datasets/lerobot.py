@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from motedge.errors import DataError, ObservationError
 from motedge.quant.datasets.dataset import Moment, fingerprint_files
 from motedge.quant.datasets.droid_columns import STATE, EpisodeStates, read_states, state_columns
-from motedge.quant.datasets.episode_videos import EpisodeVideos
+from motedge.quant.datasets.episode_videos import EGO, EpisodeVideos
 from motedge.quant.datasets.parquet_tables import column_names, read_columns
 from motedge.quant.datasets.task_texts import read_tasks, task_text
 from motedge.quant.datasets.video import read_frame
@@ -67,33 +67,76 @@ class LeRobotDataset:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Missing cameras and videos, and repairs of the first episode's states."""
+        """Missing cameras and videos, and repairs of the first episode's states, if it has any."""
         lost = len(self._episodes) - len(self._seen)
         gap = (f"{lost} of {len(self._episodes)} episodes lack a video and are left out",) if lost else ()
-        return (*self._videos.notes, *gap, *self._states(self._seen[0]).notes)
+        repairs = () if self.of_vehicle else self._states(self._seen[0]).notes
+        return (*self._videos.notes, *gap, *repairs)
+
+    @property
+    def of_vehicle(self) -> bool:
+        """Whether it is a vehicle's: one camera that looks ahead, and no state that a policy sees."""
+        return EGO in self._videos.cameras
 
     def moments(self) -> list[Moment]:
         """Every row of every episode whose videos are there."""
         return [Moment(group, index) for group in self._seen for index in range(len(self._episodes[group].times_s))]
 
     def observation(self, moment: Moment) -> Observation:
-        """One row: pictures of all cameras, state and task."""
+        """One row: pictures of all cameras, state if it is a robot's, and task."""
         episode = self._episodes.get(moment.group)
         if episode is None or not 0 <= moment.index < len(episode.times_s):
             raise DataError(f"{self.name} has no frame {moment.index} in episode {moment.group!r}")
         where = f"{self.name}, episode {moment.group}, frame {moment.index}"
         views = {view: self._picture(view, episode, moment.index) for view in self._videos.cameras}
-        states = self._states(moment.group)
+        told, source = self._instruction or self._task(episode, moment.index, where), f"LeRobot dataset {where}"
         try:
+            if self.of_vehicle:
+                return Observation.of_camera(views[EGO], told, source=source)
+            states = self._states(moment.group)
             return Observation(
                 states.joints[moment.index],
                 float(states.gripper[moment.index]),
-                self._instruction or self._task(episode, moment.index, where),
+                told,
                 views=views,
-                source="; ".join((f"LeRobot dataset {where}", *states.notes)),
+                source="; ".join((source, *states.notes)),
             )
         except ObservationError as error:
             raise DataError(f"{where}: the policy can't take it", got=str(error)) from error
+
+    def states(self, group: str) -> EpisodeStates:
+        """States of all rows of an episode, in order of time.
+
+        Raises:
+            DataError: there is no such episode, or no state in it.
+        """
+        self._episode(group)
+        if self.of_vehicle:
+            raise DataError(
+                f"{self.name} has no robot's state", expected="joints and gripper", got="a vehicle's camera"
+            )
+        return self._states(group)
+
+    def columns(self, group: str, wanted: Collection[str]) -> dict[str, list[Any]]:
+        """Column name -> values of all rows of an episode, in order of time; of those wanted, the ones there are.
+
+        Raises:
+            DataError: there is no such episode, or its tables have different columns.
+        """
+        episode = self._episode(group)
+        columns: dict[str, list[Any]] = {}
+        for path in episode.tables:
+            table = read_columns(path, {*wanted, "frame_index", "timestamp"}, episode=episode.number)
+            if columns and table.keys() != columns.keys():
+                raise DataError(
+                    f"tables of episode {group} have different columns",
+                    expected=", ".join(columns),
+                    got=f"{', '.join(table)} in {path.name}",
+                )
+            for name, values in table.items():
+                columns.setdefault(name, []).extend(values)
+        order = _order(columns)
+        return {name: [values[at] for at in order] for name, values in columns.items()}
 
     def fingerprint(self) -> str:
         """See motedge.quant.datasets.dataset.Dataset."""
@@ -132,26 +175,16 @@ class LeRobotDataset:
 
     def _read_states(self, group: str) -> EpisodeStates:
         """A whole episode at once: solving joints from poses goes row by row."""
-        episode = self._episodes[group]
-        columns: dict[str, list[Any]] = {}
-        names = column_names(episode.tables[0])
-        wanted = {*state_columns(names), "frame_index", "timestamp"}
-        for path in episode.tables:
-            table = read_columns(path, wanted, episode=episode.number)
-            if columns and table.keys() != columns.keys():
-                raise DataError(
-                    f"tables of episode {group} have different columns",
-                    expected=", ".join(columns),
-                    got=f"{', '.join(table)} in {path.name}",
-                )
-            for name, values in table.items():
-                columns.setdefault(name, []).extend(values)
-        order = _order(columns)
-        return read_states(
-            {name: [values[at] for at in order] for name, values in columns.items()},
-            names=names,
-            axes=self._state_axes,
-        )
+        names = column_names(self._episode(group).tables[0])
+        return read_states(self.columns(group, state_columns(names)), names=names, axes=self._state_axes)
+
+    def _episode(self, group: str) -> _Episode:
+        try:
+            return self._episodes[group]
+        except KeyError:
+            raise DataError(
+                f"{self.name} has no episode {group!r}", expected=f"one of {', '.join(list(self._seen)[:8])}"
+            ) from None
 
     def _task(self, episode: _Episode, index: int, where: str) -> str:
         number = None if episode.tasks is None else int(episode.tasks[index])

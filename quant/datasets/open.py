@@ -12,6 +12,8 @@ from motedge.quant.datasets.dataset import Dataset
 from motedge.quant.datasets.images import ImageFolder
 from motedge.quant.datasets.lerobot import LeRobotDataset
 from motedge.quant.datasets.requests import RecordedRequests, request_folders
+from motedge.quant.datasets.ring import RecordedTicks
+from motedge.runtime.recorder.segment import segments
 
 
 def open_dataset(path: PathLike, *, instruction: Optional[str] = None) -> Dataset:
@@ -31,10 +33,12 @@ def open_dataset(path: PathLike, *, instruction: Optional[str] = None) -> Datase
         return ImageFolder(root, instruction)
     if (root / "data").is_dir() or (root / "meta" / "info.json").is_file():
         return LeRobotDataset(root, instruction)
+    if segments(root):
+        return RecordedTicks(root, instruction)
     if request_folders(root):
         return RecordedRequests(root, instruction)
     raise DataError(
         f"{root} is no data set that is known here",
-        expected=f"a LeRobot data set (data/ and videos/), images with {images.FILE}, or recorded requests",
+        expected=f"a LeRobot data set (data/ and videos/), images with {images.FILE}, recorded requests, or a ring",
         got=", ".join(sorted(entry.name for entry in root.iterdir())[:6]) or "an empty folder",
     )
