@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 AREAS = (
     *("motedge/__init__.py", "motedge/__main__.py", "motedge/errors.py", "motedge/files.py"),
     *("motedge/memory.py", "motedge/units.py"),
-    *("motedge/bundle", "motedge/client", "motedge/doctor", "motedge/media", "motedge/cli", "runtime", "targets"),
+    *("motedge/bundle", "motedge/client", "motedge/doctor", "motedge/media", "motedge/cli"),
+    *("motedge/bench", "motedge/profile", "quant/page", "runtime", "targets"),
 )
 # Modules that need the standard library alone
 PLAIN_MODULES = (

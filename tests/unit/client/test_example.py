@@ -51,7 +51,8 @@ def test_bad_arguments(arguments: tuple[str, str]) -> None:
 def test_the_pages_blocks_run() -> None:
     page = (ROOT / "docs/client.md").read_text(encoding="utf-8")
     programs = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(programs) == 1
+    # The second needs a server: tests/integration/test_serve_protocol.py
+    assert len(programs) == 2
     done = subprocess.run([sys.executable, "-c", programs[0]], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "passed=5" in done.stdout
