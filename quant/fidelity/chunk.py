@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from motedge.quant.fidelity.figures import Figures, figures_of
 from motedge.runtime.engine import FloatArray
-from motedge.runtime.policy.droid import unpack_actions
 from motedge.runtime.policy.embodiments import Embodiment
+from motedge.runtime.policy.protocols import find_protocol
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class ChunkError:
 
 def chunk_error(actions: FloatArray, reference: FloatArray, embodiment: Embodiment) -> ChunkError:
     """Compares denoised rows fp32 [requests, A, Z], unpacked to what a robot is told."""
-    own = np.stack([unpack_actions(rows) for rows in actions]).astype(np.float64)
-    right = np.stack([unpack_actions(rows) for rows in reference]).astype(np.float64)
+    unpack = find_protocol(embodiment).actions
+    own, right = (np.stack([unpack(rows) for rows in made]).astype(np.float64) for made in (actions, reference))
     error = np.abs(own - right)
     joints = [
         JointError(

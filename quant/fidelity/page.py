@@ -126,7 +126,7 @@ def _chunk(report: FidelityReport) -> str:
     chunk = report.chunk
     if chunk is None:
         return ""
-    head = ("joint", "unit", "mean", "greatest", "span of reference")
+    head = ("channel", "unit", "mean", "greatest", "span of reference")
     rows = [
         (joint.field, joint.unit, number(joint.mean_abs, "#.3g"), number(joint.max_abs, "#.3g"), span)
         for joint in chunk.joints
@@ -138,13 +138,13 @@ def _chunk(report: FidelityReport) -> str:
     )
     units = list(dict.fromkeys(joint.unit for joint in chunk.joints))
     by_row = "".join(f"{_HALF}<h3>By action row, {html.escape(u)}</h3>{row_bars(chunk, u)}</div>" for u in units)
-    words = "Mean error; each joint on its own scale, the strongest cell is its greatest."
+    words = "Mean error; each channel on its own scale, the strongest cell is its greatest."
     cells = f'<div class="scroll"><div style="min-width:720px">{chunk_map(chunk)}</div></div>'
     overall = ", ".join(("relative L2 " + relative(chunk.overall.relative_l2), decibels(chunk.overall)))
     return (
-        f"<h2>Action chunk</h2><p>All joints and rows together: {overall}.</p>{keys}"
-        f'<div class="pair">{_HALF}<h3>By joint</h3>{joint_bars(chunk)}</div>{_HALF}{table(head, rows)}</div></div>'
-        f'<div class="pair">{by_row}</div><h3>By joint and row</h3><p class="legend">{words}</p>{cells}'
+        f"<h2>Action chunk</h2><p>All channels and rows together: {overall}.</p>{keys}"
+        f'<div class="pair">{_HALF}<h3>By channel</h3>{joint_bars(chunk)}</div>{_HALF}{table(head, rows)}</div></div>'
+        f'<div class="pair">{by_row}</div><h3>By channel and row</h3><p class="legend">{words}</p>{cells}'
     )
 
 

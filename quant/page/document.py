@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from motedge.errors import InternalError
 from motedge.quant.page.style import STYLE
 
 
@@ -32,11 +33,13 @@ def tiles(entries: Sequence[tuple[str, str, str]]) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[bool] | None = None) -> str:
     """A table; marked rows stand out."""
-    marks = [False] * len(rows) if marked is None else marked
+    marks = [False] * len(rows) if marked is None else list(marked)
+    if len(marks) != len(rows):
+        raise InternalError(f"{len(marks)} marks of {len(rows)} rows")
     top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     body = "".join(
         f"<tr{' class=marked' if mark else ''}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row, mark in zip(rows, marks, strict=True)
+        for row, mark in zip(rows, marks)
     )
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 

@@ -77,6 +77,19 @@ svg .chosen { fill: none; stroke: var(--green); stroke-width: 2.5; }
 .s5 { fill: var(--rose); background: var(--rose); }
 .s6 { fill: var(--olive); background: var(--olive); }
 .s7 { fill: var(--brown); background: var(--brown); }
+.l0 { fill: none; stroke: var(--blue); stroke-width: 1.8; }
+.l1 { fill: none; stroke: var(--orange); stroke-width: 1.8; }
+.l2 { fill: none; stroke: var(--green); stroke-width: 1.8; }
+.l3 { fill: none; stroke: var(--violet); stroke-width: 1.8; }
+.l4 { fill: none; stroke: var(--teal); stroke-width: 1.8; }
+.l5 { fill: none; stroke: var(--rose); stroke-width: 1.8; }
+.l6 { fill: none; stroke: var(--olive); stroke-width: 1.8; }
+.l7 { fill: none; stroke: var(--brown); stroke-width: 1.8; }
+.band { fill: var(--rule); opacity: .35; }
+svg .on { fill: var(--card); }
+dl.pairs { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; font-size: 13px; }
+dl.pairs dt { color: var(--soft); }
+dl.pairs dd { margin: 0; overflow-wrap: anywhere; }
 details pre { overflow-x: auto; background: var(--card); border: 1px solid var(--rule); padding: 12px;
   border-radius: 8px; font-size: 12px; }
 """

@@ -86,6 +86,11 @@ def rectangle(x: float, y: float, width: float, height: float, css: str, tip: st
     )
 
 
+def circle(x: float, y: float, radius: float, css: str, tip: str) -> str:
+    """A filled dot with a tooltip."""
+    return f'<circle class="{css}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}"><title>{html.escape(tip)}</title></circle>'
+
+
 def path(points: Sequence[tuple[float, float]], css: str) -> str:
     """Points joined by straight lines."""
     moves = " ".join(f"{'ML'[number > 0]}{x:.1f} {y:.1f}" for number, (x, y) in enumerate(points))

@@ -47,7 +47,12 @@ def held_recipes(bundle: Bundle) -> list[str]:
 
 
 def choose_graphs(
-    bundle: Bundle, target: Target, library: EngineLibrary, recipe: Optional[str], variant: Optional[str]
+    bundle: Bundle,
+    target: Target,
+    library: EngineLibrary,
+    recipe: Optional[str],
+    variant: Optional[str],
+    graphs: Optional[Sequence[str]] = None,
 ) -> list[PlannedGraph]:
     """The variants that `motedge build` would take; for a recipe that the bundle lacks, those it would be made from.
 
@@ -57,6 +62,7 @@ def choose_graphs(
         library: decides the dialects.
         recipe: id of a recipe of the bundle or a built-in one, or a .toml file; None: unquantized.
         variant: "fused-fp16"; None: the best that the library takes.
+        graphs: names; None: all that the bundle has.
 
     Raises:
         UsageError: an unknown recipe or variant, or one whose dialect the library lacks.
@@ -67,12 +73,15 @@ def choose_graphs(
     basis = recipe if held else None
     lacking = None
     try:
-        found = _choices(bundle, target, library, library.dialects, basis, variant)
+        found = _choices(bundle, target, library, library.dialects, basis, variant, graphs)
     except BundleError:
         if library.row is None or variant is not None:
             raise
         # Dialects write the same weights, so that another one's sizes tell what the missing one's will be
-        found, lacking = _choices(bundle, target, library, (FUSED, PRIMITIVE), basis, variant), library.dialects[0]
+        found, lacking = (
+            _choices(bundle, target, library, (FUSED, PRIMITIVE), basis, variant, graphs),
+            library.dialects[0],
+        )
     return [
         PlannedGraph(
             graph,
@@ -124,15 +133,18 @@ def _choices(
     dialects: Sequence[str],
     recipe: Optional[str],
     variant: Optional[str],
+    graphs: Optional[Sequence[str]],
 ) -> list[tuple[str, str, Variant]]:
     if library.row is None:
-        names = {g: choose_variant(bundle, g, variant=variant, recipe=recipe) for g in bundle.manifest.graphs}
+        wanted = tuple(bundle.manifest.graphs) if graphs is None else graphs
+        names = {graph: choose_variant(bundle, graph, variant=variant, recipe=recipe) for graph in wanted}
         return [(graph, name, bundle.variant(graph, name)) for graph, name in names.items()]
     found = choose(
         bundle,
         dialects=dialects,
         max_opset=library.row.max_opset,
         compute_capability=target.compute_capability,
+        graphs=graphs,
         variant=variant,
         recipe=recipe,
     )

@@ -28,7 +28,7 @@ from motedge.targets.plan.model import GraphPlan, Plan, Stage
 from motedge.targets.plan.sampling import Sampling
 from motedge.targets.plan.tick import plan_tick
 from motedge.targets.roofline.fit import borrowed
-from motedge.targets.roofline.roofline import predict
+from motedge.targets.roofline.roofline import IDEAL, predict
 from motedge.targets.roofline.work import Work
 
 # Of a graph's FLOPs
@@ -41,6 +41,8 @@ class PlanOptions:
 
     recipe: Optional[str] = None
     variant: Optional[str] = None
+    # Graphs to plan, of the bundle's
+    graphs: Optional[tuple[str, ...]] = None
     # Version of TensorRT, of those that the target's releases have
     tensorrt: Optional[str] = None
     steps: Optional[int] = None
@@ -99,7 +101,7 @@ class Planner:
         self.sampling = Sampling.of_policy(
             self.bundle.manifest.policy, steps=options.steps, guidance=options.guidance, frames=options.frames
         )
-        self.chosen = choose_graphs(self.bundle, target, self.library, options.recipe, options.variant)
+        self.chosen = choose_graphs(self.bundle, target, self.library, options.recipe, options.variant, options.graphs)
 
     def plan(self) -> Plan:
         """The whole plan, without advice."""
@@ -177,6 +179,14 @@ class Planner:
             planned.graph, planned.variant, planned.applied, frames=frames, und_len=self.options.und_len
         )
         return self._predicted(work)
+
+    def ideal_s(self, planned: PlannedGraph) -> float:
+        """Time of one run if every nominal rate were reached in full: no software is faster.
+
+        Raises:
+            UsageError: the catalogue lacks a rate of the target.
+        """
+        return predict(_without_small_fp32(self._work(planned), self.target), self.target, IDEAL).time_s
 
     def _work(self, planned: PlannedGraph) -> Work:
         frames = self.options.frames if planned.graph == "gen_step" else None

@@ -46,6 +46,10 @@ class Efficiency:
         return math.exp(_NINETY_PERCENT * self.log_error)
 
 
+# Every nominal rate reached in full
+IDEAL = Efficiency(1.0, 1.0, 1.0, 1.0, 0.0, ())
+
+
 @dataclass(frozen=True)
 class StageTime:
     """Predicted time of one run."""

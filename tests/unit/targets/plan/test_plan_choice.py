@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from pack_scene import make_bundle
 
 from motedge.bundle import Bundle
+from motedge.bundle.folder import MANIFEST
 from motedge.errors import BundleError, UsageError
 from motedge.targets.catalog import load_target
 from motedge.targets.legality import find_library
@@ -57,3 +59,17 @@ def test_nothing_of_that_size(tmp_path: Path) -> None:
     cpu = load_target("cpu")
     with pytest.raises((BundleError, UsageError), match="variant"):
         choose_graphs(bundle(tmp_path, "fused-bf16"), cpu, find_library(cpu), None, None)
+
+
+def test_a_graph_that_is_not_asked_for_may_lack_the_variant(tmp_path: Path) -> None:
+    made = make_bundle(tmp_path, ("fused-fp16", "fused-bf16"))
+    manifest = json.loads((made / MANIFEST).read_text())
+    wanted, other = list(manifest["graphs"])[:2]
+    del manifest["graphs"][other]["variants"]["fused-fp16"]
+    (made / MANIFEST).write_text(json.dumps(manifest))
+    mixed = Bundle.open(made)
+    with pytest.raises(UsageError, match=f"graph '{other}' has no variant 'fused-fp16'"):
+        choose_graphs(mixed, ORIN, NEW, None, "fused-fp16")
+    for target in (ORIN, load_target("cpu")):
+        found = choose_graphs(mixed, target, find_library(target), None, "fused-fp16", (wanted,))
+        assert [(graph.graph, graph.variant) for graph in found] == [(wanted, "fused-fp16")]

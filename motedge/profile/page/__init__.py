@@ -1,0 +1,1 @@
+"""profile.html: one file with its pictures inside, no script, no network; light and dark."""
