@@ -1,0 +1,1 @@
+"""Accuracy against latency: each recipe at each operating point of a bundle, measured on this machine."""

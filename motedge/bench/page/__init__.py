@@ -1,0 +1,1 @@
+"""bench.html: one file with its pictures inside, no script, no network; light and dark."""
