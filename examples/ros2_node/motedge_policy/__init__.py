@@ -1,0 +1,1 @@
+"""A ROS 2 node that drives an arm by a motedge policy server."""
