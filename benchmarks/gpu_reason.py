@@ -33,8 +33,8 @@ from motedge.runtime.reasoner.sampling import SamplingOptions
 
 NOTE = "weights are random: times are those of real weights of this size, the text means nothing"
 QUESTION = "What should the robot do next, and what could go wrong?"
-# Launch -> whether tokens are captured
-WAYS = {"one CUDA graph": True, "piece by piece": False}
+# Way -> whether tokens are captured, by us or by onnxruntime itself: `launch` of the results says which
+WAYS = {"captured": True, "piece by piece": False}
 _COPY_BYTES = 1 << 30
 
 

@@ -27,6 +27,7 @@ from motedge.runtime.noise import NoiseAhead
 from motedge.runtime.policy import Observation, Policy, load_policy
 from motedge.runtime.policy.embodiments import find_embodiment
 from motedge.runtime.policy.loader import sampler_settings
+from motedge.runtime.policy.protocols import find_protocol
 from motedge.runtime.policy.resize import Image
 from motedge.runtime.policy.seeds import RequestSeeds
 from motedge.runtime.policy.shape import PolicyShape
@@ -146,13 +147,15 @@ def _assemble(bundle: Bundle, engines: Mapping[str, Engine], seed: int) -> Side:
     und, gen, vae = engines["und_prefill"], engines["gen_step"], engines["vae_encoder"]
     noise = NoiseAhead(next_seed=lambda _: seeds.peek())
     loop = DenoiseLoop(und, gen, Tables.open(bundle), manifest.model["config"], noise=noise)
-    shape = PolicyShape.from_manifest(manifest.shape_set, manifest.policy)
+    robot = find_embodiment(manifest.policy["embodiment"])
+    protocol = find_protocol(robot)
+    shape = PolicyShape.from_manifest(manifest.shape_set, manifest.policy, protocol.state_rows)
     policy = Policy(
-        tick=HostTick(vae, loop, shape, (und, gen)),
+        tick=HostTick(vae, loop, shape, protocol, (und, gen)),
         tokenizer=PromptTokenizer.open(bundle),
         gen_contract=gen.contract,
         shape=shape,
-        embodiment=find_embodiment(manifest.policy["embodiment"]),
+        embodiment=robot,
         settings=sampler_settings(manifest.policy, {}),
         prompt_format=manifest.policy["prompt_format"],
         seeds=seeds,
