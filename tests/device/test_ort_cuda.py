@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from gpu_programs import need_onnxruntime_cuda
 
 from motedge.targets.builders.this_gpu import this_compute_capability
 
@@ -20,8 +21,7 @@ BUNDLE = "MOTEDGE_ORT_CUDA_BUNDLE"
 def test_engines_on_the_gpu(capsys: pytest.CaptureFixture[str]) -> None:
     if this_compute_capability() is None:
         pytest.skip("no GPU that CUDA can use")
-    if "CUDAExecutionProvider" not in pytest.importorskip("onnxruntime").get_available_providers():
-        pytest.skip("this onnxruntime has no CUDA provider")
+    need_onnxruntime_cuda()
     if BUNDLE not in os.environ:
         pytest.skip(f"{BUNDLE} names no bundle")
     import ort_cuda_on_gpu

@@ -9,26 +9,21 @@ exported. Where there is no pytest, as in the kit with TensorRT 8.6 for Python 3
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import pytest
+from gpu_programs import bundle_for_gpu, need_onnxruntime_cuda, run_on_gpu
 
-from motedge.targets.builders.this_gpu import this_compute_capability
-
-ROOT = Path(__file__).resolve().parents[2]
 # Short: the program by itself runs 1,000
-TICKS = 200
+TICKS = ("--ticks", "200")
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if this_compute_capability() is None:
-        pytest.skip("no GPU that CUDA can use")
-    if given := os.environ.get("MOTEDGE_GPU_BUNDLE"):
-        return Path(given)
-    pytest.importorskip("torch")
+    return bundle_for_gpu("MOTEDGE_GPU_BUNDLE", _make, tmp_path_factory.mktemp("policy_gpu"))
+
+
+def _make(root: Path) -> None:
     from tiny import MINI_POLICY
 
     from motedge.checkpoint.make import make_checkpoint
@@ -36,38 +31,18 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from motedge.export.job import ExportOptions, export_bundle
     from motedge.export.variants import parse_variants
 
-    root = tmp_path_factory.mktemp("policy_gpu")
-    make_checkpoint(root / "checkpoint", "edge", "policy-droid", "tiny", seed=7)
+    checkpoint = make_checkpoint(root.with_name("checkpoint"), "edge", "policy-droid", "tiny", seed=7)
     options = ExportOptions(MINI_POLICY, parse_variants("primitive-fp32,fused-fp16"), samples="none")
-    export_bundle(Checkpoint.open(root / "checkpoint"), root / "bundle", options)
-    return root / "bundle"
-
-
-def _run(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    # Its last check runs in a child
-    folders = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "support")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")]))
-    import policy_on_gpu
-
-    code = policy_on_gpu.main([str(bundle), "--results", str(tmp_path), "--ticks", str(TICKS), *options])
-    failed = [
-        entry
-        for path in tmp_path.glob("*_policy_*.json")
-        for entry in json.loads(path.read_text())["checks"]
-        if not entry["passed"]
-    ]
-    assert code == 0, json.dumps(failed, indent=1)
+    export_bundle(Checkpoint.open(checkpoint), root, options)
 
 
 @pytest.mark.gpu
 @pytest.mark.device
 @pytest.mark.parametrize("variant", ["primitive-fp32", "fused-fp16"])
 def test_onnxruntime(bundle: Path, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        pytest.skip("onnxruntime without the CUDA provider")
-    _run(bundle, tmp_path, monkeypatch, "--engine", "onnxruntime-cuda", "--variants", variant)
+    need_onnxruntime_cuda()
+    options = ("--engine", "onnxruntime-cuda", "--variants", variant, *TICKS)
+    run_on_gpu("policy_on_gpu", bundle, tmp_path, monkeypatch, *options)
 
 
 @pytest.mark.trt
@@ -75,4 +50,5 @@ def test_onnxruntime(bundle: Path, variant: str, tmp_path: Path, monkeypatch: py
 @pytest.mark.device
 def test_tensorrt(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorrt")
-    _run(bundle, tmp_path, monkeypatch, "--engine", "tensorrt", "--build", "--variants", "primitive-fp32")
+    options = ("--engine", "tensorrt", "--build", "--variants", "primitive-fp32", *TICKS)
+    run_on_gpu("policy_on_gpu", bundle, tmp_path, monkeypatch, *options)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 from quant_scene import QuantScene, export_policy
-from tiny import FAMILIES, MINI
+from tiny import FAMILIES, MINI, MINI_POLICY
 
 from motedge.checkpoint.make import make_checkpoint
 from motedge.checkpoint.reader import Checkpoint
 from motedge.export.job import ExportOptions, export_bundle
+from motedge.export.shapes import load_shape_set
 from motedge.export.variants import parse_variants
 
 
@@ -40,6 +42,28 @@ def full_variants(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPat
             Checkpoint.open(checkpoints[name]), root / name, ExportOptions(MINI, parse_variants("all"), "graphs")
         )
     return {name: root / name for name in ("edge", "nano")}
+
+
+@pytest.fixture(scope="session")
+def reasoned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Edge's policy and its reasoner, mini shapes, no samples: it acts, answers, and makes images besides."""
+    root = tmp_path_factory.mktemp("reasoned")
+    checkpoint, out = make_checkpoint(root / "checkpoint", "edge", "policy-droid", "tiny", seed=7), root / "bundle"
+    # With and without actions, from one image on
+    shapes = dataclasses.replace(MINI_POLICY, min_latent_frames=1, min_actions=0)
+    options = ExportOptions(shapes, parse_variants("primitive-fp32"), "none", ("reasoner",))
+    export_bundle(Checkpoint.open(checkpoint), out, options)
+    return out
+
+
+@pytest.fixture(scope="session")
+def road_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The committed small checkpoint, a vehicle's that drives, in fp32 with samples."""
+    out, examples = tmp_path_factory.mktemp("road") / "bundle", Path(__file__).resolve().parents[2] / "examples"
+    shapes = load_shape_set(str(examples / "train_small" / "shapes.toml"))
+    checkpoint = Checkpoint.open(examples / "small_road")
+    export_bundle(checkpoint, out, ExportOptions(shapes, parse_variants("primitive-fp32")))
+    return out
 
 
 class QuantScenes(dict[str, QuantScene]):

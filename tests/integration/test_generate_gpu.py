@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import itertools
 import json
@@ -17,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 from host_cuda import HostCuda
-from tensorrt_runtime_stub import make_plan, stage_of, stub_library
+from shared_gpu import add_engines
+from tensorrt_runtime_stub import stage_of, stub_library
 from tiny import MINI_MEDIA
 
 from motedge.bundle import Bundle
@@ -27,14 +27,11 @@ from motedge.cli.main import main
 from motedge.errors import BundleError, UsageError
 from motedge.export.job import ExportOptions, export_bundle
 from motedge.export.variants import parse_variants
-from motedge.files import write_json
 from motedge.runtime.backends.onnxruntime_cuda import engine as ort_cuda
 from motedge.runtime.backends.onnxruntime_cuda.provider import Provider
 from motedge.runtime.backends.tensorrt import find
 from motedge.runtime.cuda.errors import EngineError, OutOfDeviceMemoryError, StickyCudaError
 from motedge.runtime.cuda.ledger import PINNED
-from motedge.runtime.engine_files import EngineFile, EngineFiles
-from motedge.runtime.engine_files.gate import this_platform
 from motedge.runtime.finite import NonFiniteError
 from motedge.runtime.generate import Generated, GenerateRequest, Generator, device_parts, load_generator
 from motedge.runtime.policy import GpuOptions
@@ -62,36 +59,8 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     checkpoint = Checkpoint.open(make_checkpoint(folder / "checkpoint", family, "base", "tiny", seed=7))
     root: Path = folder / family
     export_bundle(checkpoint, root, ExportOptions(MINI_MEDIA, parse_variants(VARIANT), "none", extras))
-    opened, engines = Bundle.open(root), root / "engines" / "h100"
-    engines.mkdir(parents=True)
-    made = tuple(_engine(opened, engines, graph) for graph in opened.manifest.graphs)
-    write_json(engines / "build.json", EngineFiles(engines, "h100", made).to_dict())
+    add_engines(root, list(Bundle.open(root).manifest.graphs))
     return root
-
-
-def _engine(bundle: Bundle, folder: Path, graph: str) -> EngineFile:
-    """A plan in the bundle, as `motedge build` would put it there."""
-    content = make_plan(bundle.path(bundle.variant(graph, VARIANT).file), bundle.contract(graph))
-    name = f"{graph}.{VARIANT}.engine"
-    (folder / name).write_bytes(content)
-    return EngineFile(
-        graph=graph,
-        variant=VARIANT,
-        file=name,
-        bytes=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
-        builder="tensorrt",
-        builder_version=stub_library(VERSION, HostCuda()).version,
-        compute_capabilities=("9.0",),
-        platform=this_platform(),
-        created="2026-11-01T00:00:00+00:00",
-        seconds=1.0,
-        peak_memory_bytes=1,
-        peak_anonymous_bytes=None,
-        device_memory_bytes=100,
-        settings={},
-        source="0" * 64,
-    )
 
 
 class Gpu:

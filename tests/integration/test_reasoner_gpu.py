@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,23 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 from host_cuda import HostCuda
-from tensorrt_runtime_stub import make_plan, stage_of, stub_library
+from shared_gpu import add_engines
+from tensorrt_runtime_stub import stage_of, stub_library
 from tiny import MINI
 
 import motedge
-from motedge.bundle import Bundle
 from motedge.checkpoint.reader import Checkpoint
 from motedge.errors import BundleError, ContractError, UsageError
 from motedge.export.job import ExportOptions, export_bundle
 from motedge.export.variants import parse_variants
-from motedge.files import write_json
 from motedge.runtime.backends.onnxruntime_cuda import engine as ort_cuda
 from motedge.runtime.backends.onnxruntime_cuda.provider import Provider
 from motedge.runtime.backends.tensorrt import find
 from motedge.runtime.cuda.errors import CudaError, EngineError, OutOfDeviceMemoryError
 from motedge.runtime.cuda.ledger import PINNED
-from motedge.runtime.engine_files import EngineFile, EngineFiles
-from motedge.runtime.engine_files.gate import this_platform
 from motedge.runtime.policy import GpuOptions
 from motedge.runtime.reasoner import device_loader
 from motedge.runtime.reasoner.bundle_reasoner import BundleReasoner, question
@@ -46,38 +42,8 @@ def bundle(request: pytest.FixtureRequest, checkpoints: dict[str, Path], tmp_pat
     root = Path(tmp_path_factory.mktemp("reasoner-gpu") / request.param)
     options = ExportOptions(MINI, parse_variants("primitive-fp32"), "none", ("reasoner",))
     export_bundle(Checkpoint.open(checkpoints[request.param]), root, options)
-    opened = Bundle.open(root)
-    folder = root / "engines" / "h100"
-    folder.mkdir(parents=True)
-    made = tuple(_engine(opened, folder, graph) for graph in ("und", "vision_encoder"))
-    write_json(folder / "build.json", EngineFiles(folder, "h100", made).to_dict())
+    add_engines(root, ("und", "vision_encoder"))
     return root
-
-
-def _engine(bundle: Bundle, folder: Path, graph: str) -> EngineFile:
-    """A plan in the bundle, as `motedge build` would put it there."""
-    variant = "primitive-fp32"
-    content = make_plan(bundle.path(bundle.variant(graph, variant).file), bundle.contract(graph))
-    name = f"{graph}.{variant}.engine"
-    (folder / name).write_bytes(content)
-    return EngineFile(
-        graph=graph,
-        variant=variant,
-        file=name,
-        bytes=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
-        builder="tensorrt",
-        builder_version=stub_library(VERSION, HostCuda()).version,
-        compute_capabilities=("9.0",),
-        platform=this_platform(),
-        created="2026-11-01T00:00:00+00:00",
-        seconds=1.0,
-        peak_memory_bytes=1,
-        peak_anonymous_bytes=None,
-        device_memory_bytes=100,
-        settings={},
-        source="0" * 64,
-    )
 
 
 class Gpu:

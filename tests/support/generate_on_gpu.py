@@ -12,18 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import generate_checks
-import numpy as np
 import policy_on_gpu
 from generate_reference import make_reference
-from gpu_conditions import collect_gpu_conditions, gpu_id
 
 from motedge.bundle import Bundle
-from motedge.files import write_json
-from motedge.runtime.cuda.choose import open_cuda
 
 
 class Bench(policy_on_gpu.Bench):
@@ -54,14 +51,11 @@ def check_build(bench: Any) -> None:
 def main(arguments: Optional[List[str]] = None) -> int:
     """Runs all checks of every variant; 0 when each passed."""
     args = _parse(arguments)
-    reference = _reference(args.bundle, args.reference)
-    conditions, target = _conditions(args)
+    reference = policy_on_gpu.read_reference(args, make_reference)
+    conditions, target = policy_on_gpu.machine_and_target(args, "generate")
     findings: List[Dict[str, Any]] = []
 
-    def keep() -> None:
-        kept = {"conditions": conditions, "engine": args.engine, "checks": findings}
-        write_json(target, {"schema": "motedge.device_test/v1", "test": "generate_on_gpu", **kept})
-
+    keep = partial(policy_on_gpu.keep, target, "generate_on_gpu", conditions, args.engine, [], findings)
     for variant in args.variants:
         bench = Bench(args, variant, reference)
         bench.found, bench.keep = findings, keep
@@ -89,28 +83,6 @@ def _parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     args.ticks = 0
     return args
-
-
-def _reference(bundle: Path, path: Optional[Path]) -> Dict[str, Any]:
-    if path is None:
-        return make_reference(bundle)
-    with np.load(path) as archive:
-        return {name: archive[name] for name in archive.files}
-
-
-def _conditions(args: argparse.Namespace) -> Any:
-    """The machine, and the file of results."""
-    conditions = collect_gpu_conditions()
-    cuda = open_cuda()
-    conditions["cuda"] = {"provider": cuda.provider, "choice": cuda.choice, "facts": vars(cuda.facts)}
-    cuda.close()
-    label = "ort"
-    if args.engine != "onnxruntime-cuda":
-        module = __import__(args.engine.replace("-", "_"))
-        conditions["versions"][args.engine] = module.__version__
-        label = "trt" + "".join(module.__version__.split(".")[:2])
-    args.results.mkdir(parents=True, exist_ok=True)
-    return conditions, args.results / f"{label}_generate_{gpu_id(conditions['device'])}.json"
 
 
 if __name__ == "__main__":

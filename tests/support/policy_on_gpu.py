@@ -73,17 +73,17 @@ class Bench:
 def main(arguments: Optional[List[str]] = None) -> int:
     """Runs all checks of every variant; 0 when each passed."""
     args = _parse(arguments)
-    reference = _reference(args)
+    reference = read_reference(args, make_reference)
     if args.only == CRASH:
         bench = Bench(args, args.variants[0], reference)
         bench.run(policy_failures.check_crash)
         return 0 if bench.found and all(entry["passed"] for entry in bench.found) else 1
-    conditions, target = _conditions(args)
+    conditions, target = machine_and_target(args, "policy")
     findings: List[Dict[str, Any]] = []
     for variant in args.variants:
         bench = Bench(args, variant, reference)
 
-        bench.keep = partial(_keep, target, conditions, args.engine, findings, bench.found)
+        bench.keep = partial(keep, target, "policy_on_gpu", conditions, args.engine, findings, bench.found)
         if args.build:
             bench.run(check_build)
             if not bench.found[-1]["passed"]:
@@ -140,17 +140,18 @@ def _parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _reference(args: argparse.Namespace) -> Dict[str, Any]:
+def read_reference(args: argparse.Namespace, make: Callable[[Path], Dict[str, Any]]) -> Dict[str, Any]:
+    """The arrays of the file that was given, or made here on the CPU."""
     if args.reference is None:
-        return make_reference(args.bundle)
+        return make(args.bundle)
     with np.load(args.reference) as archive:
         return {name: archive[name] for name in archive.files}
 
 
-def _conditions(args: argparse.Namespace) -> Any:
-    """The machine, and the file of results."""
+def machine_and_target(args: argparse.Namespace, what: str, **cuda_options: Any) -> Any:
+    """The machine, and the file of results of a program that checks `what`; options are those of `open_cuda`."""
     conditions = collect_gpu_conditions()
-    cuda = open_cuda()
+    cuda = open_cuda(**cuda_options)
     conditions["cuda"] = {"provider": cuda.provider, "choice": cuda.choice, "facts": vars(cuda.facts)}
     cuda.close()
     label = "ort"
@@ -159,12 +160,13 @@ def _conditions(args: argparse.Namespace) -> Any:
         conditions["versions"][args.engine] = module.__version__
         label = "trt" + "".join(module.__version__.split(".")[:2])
     args.results.mkdir(parents=True, exist_ok=True)
-    return conditions, args.results / f"{label}_policy_{gpu_id(conditions['device'])}.json"
+    return conditions, args.results / f"{label}_{what}_{gpu_id(conditions['device'])}.json"
 
 
-def _keep(target: Path, conditions: Any, engine: str, before: List[Any], now: List[Any]) -> None:
+def keep(target: Path, test: str, conditions: Any, engine: str, before: List[Any], now: List[Any]) -> None:
+    """Writes what is known so far."""
     kept = {"conditions": conditions, "engine": engine, "checks": [*before, *now]}
-    write_json(target, {"schema": "motedge.device_test/v1", "test": "policy_on_gpu", **kept})
+    write_json(target, {"schema": "motedge.device_test/v1", "test": test, **kept})
 
 
 def _crash(bench: Bench, args: argparse.Namespace) -> None:

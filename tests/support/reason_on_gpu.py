@@ -21,11 +21,9 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import reason_checks
-from gpu_conditions import collect_gpu_conditions, gpu_id
-from policy_on_gpu import check_build
+from policy_on_gpu import check_build, keep, machine_and_target
 from reason_reference import read_reference, written
 
-from motedge.files import write_json
 from motedge.runtime.cuda.choose import open_cuda
 from motedge.runtime.policy import GpuOptions
 
@@ -122,11 +120,11 @@ def main(arguments: Optional[List[str]] = None) -> int:
     """Runs all checks of every variant; 0 when each passed."""
     args = _parse(arguments)
     reference = Answers(args.reference, args.bundle)
-    conditions, target = _conditions(args)
+    conditions, target = machine_and_target(args, "reason", priorities=True)
     findings: List[Dict[str, Any]] = []
     for variant in args.variants:
         bench = Bench(args, variant, reference)
-        bench.keep = partial(_keep, target, conditions, args.engine, findings, bench.found)
+        bench.keep = partial(keep, target, "reason_on_gpu", conditions, args.engine, findings, bench.found)
         if args.build:
             bench.run(check_build)
         if all(entry["passed"] for entry in bench.found):
@@ -150,26 +148,6 @@ def _parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument("--optimization-level", type=int, help="of the builder: 0 is quickest (default: the library's)")
     parser.add_argument("--only", type=lambda text: text.split(","), help="names of checks, with commas: words,plans")
     return parser.parse_args(arguments)
-
-
-def _conditions(args: argparse.Namespace) -> Any:
-    """The machine, and the file of results."""
-    conditions = collect_gpu_conditions()
-    cuda = open_cuda(priorities=True)
-    conditions["cuda"] = {"provider": cuda.provider, "choice": cuda.choice, "facts": vars(cuda.facts)}
-    cuda.close()
-    label = "ort"
-    if args.engine != "onnxruntime-cuda":
-        module = __import__(args.engine.replace("-", "_"))
-        conditions["versions"][args.engine] = module.__version__
-        label = "trt" + "".join(module.__version__.split(".")[:2])
-    args.results.mkdir(parents=True, exist_ok=True)
-    return conditions, args.results / f"{label}_reason_{gpu_id(conditions['device'])}.json"
-
-
-def _keep(target: Path, conditions: Any, engine: str, before: List[Any], now: List[Any]) -> None:
-    kept = {"conditions": conditions, "engine": engine, "checks": [*before, *now]}
-    write_json(target, {"schema": "motedge.device_test/v1", "test": "reason_on_gpu", **kept})
 
 
 if __name__ == "__main__":

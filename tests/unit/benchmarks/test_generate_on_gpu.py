@@ -75,14 +75,14 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     real = backend.OnnxRuntimeCudaEngine
     monkeypatch.setattr(backend, "OnnxRuntimeCudaEngine", engine)
     choose = sys.modules["motedge.runtime.cuda.choose"]
-    for module in (device_parts, generate_on_gpu, policy_on_gpu, policy_failures, choose):
+    for module in (device_parts, policy_on_gpu, policy_failures, choose):
         monkeypatch.setattr(module, "open_cuda", lambda *args, **kwargs: OneGpu())
     OneGpu.open.clear()
     yield SimpleNamespace(main=generate_on_gpu, checks=generate_checks)
 
 
 def make_bench(program: Any, bundle: Path, reference: Any, engine: str = "onnxruntime-cuda") -> Any:
-    args = SimpleNamespace(bundle=bundle, engine=engine, ticks=0, rounds=2, optimization_level=None)
+    args = SimpleNamespace(bundle=bundle, engine=engine, ticks=0, rounds=3, optimization_level=None)
     return program.main.Bench(args, VARIANT if engine == "onnxruntime-cuda" else TRT_VARIANT, reference)
 
 

@@ -35,7 +35,7 @@ def program(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     reference, checks, main = (importlib.import_module(name) for name in names)
     for name, value in {"LONG_TOKENS": 40, "REPLY_TOKENS": 60, "LEAST_TICKS": 8}.items():
         monkeypatch.setattr(checks, name, value)
-    SharedGpu(monkeypatch, openers=("reason_on_gpu",))
+    SharedGpu(monkeypatch, openers=("reason_on_gpu", "policy_on_gpu"))
     return SimpleNamespace(reference=reference, checks=checks, main=main)
 
 
