@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,9 +123,22 @@ def nearest_existing(path: Path) -> Path:
     return path
 
 
-def write_json(target: PathLike, value: Any) -> None:
-    """Writes `value` as indented, key-ordered-as-given JSON, atomically. NaN is refused: it is not JSON."""
+# A list of numbers, which is indented one a line. Strings hold no bare line break, so it is never part of one
+_NUMBER = r"(?:-?[0-9][-+.0-9eE]*|null|true|false)"
+_NUMBERS = re.compile(rf"\[\s+{_NUMBER}(?:,\n\s+{_NUMBER})*\s+\]")
+
+
+def write_json(target: PathLike, value: Any, *, samples: bool = False) -> None:
+    """Writes `value` as indented, key-ordered-as-given JSON, atomically. NaN is refused: it is not JSON.
+
+    Args:
+        target: the file.
+        value: what `json.dumps` takes.
+        samples: `value` holds long lists of numbers; each is put on one line.
+    """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if samples:
+        text = _NUMBERS.sub(lambda found: re.sub(r"\s+", " ", found[0]).replace("[ ", "[").replace(" ]", "]"), text)
     with atomic_open(target, "w") as stream:
         stream.write(text)
 

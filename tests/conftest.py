@@ -38,3 +38,10 @@ def same_threads_afterwards() -> Iterator[None]:
     yield
     if torch is not None and torch.get_num_threads() != before:
         torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def no_compiled_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout where the kernels were built tests like a fresh one: a simulated GPU can't run what nvcc made."""
+    if request.node.get_closest_marker("gpu") is None:
+        monkeypatch.setattr("motedge.runtime.kernels.library.package_fatbin", lambda: Path("not here/kernels.fatbin"))

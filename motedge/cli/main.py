@@ -15,6 +15,7 @@ from typing import Optional
 
 import motedge
 from motedge.cli import (
+    bench,
     build,
     checkpoint,
     doctor,
@@ -25,11 +26,14 @@ from motedge.cli import (
     log,
     pack,
     plan,
+    profile,
     quantize,
     reason,
     refit,
+    replay,
     run,
     sensitivity,
+    serve,
     targets,
     verify,
 )
@@ -51,6 +55,10 @@ VERBS = (
     run,
     reason,
     generate,
+    serve,
+    replay,
+    profile,
+    bench,
     verify,
     inspect,
     doctor,

@@ -34,7 +34,8 @@ def register(subparsers: Any) -> None:
     data.add_argument(
         "--calibration",
         metavar="DATA",
-        help="a LeRobot data set, a folder of images with states.csv, or requests recorded by motedge run --record",
+        help="a LeRobot data set, a folder of images with states.csv, requests recorded by motedge run --record, or "
+        "the ring of a recorder (run or serve --recorder)",
     )
     data.add_argument("--instruction", metavar="TEXT", help="the task, where the data set does not say it")
     data.add_argument("--observations", type=int, default=8, metavar="N", help="to calibrate on (default %(default)s)")

@@ -20,12 +20,14 @@ from motedge.cli.reasoned_run import (
     reasoning_changes,
     reasoning_text,
 )
+from motedge.cli.recorded_run import keep_chunks, open_recorder
 from motedge.errors import EXIT_OK, UsageError, closest
 from motedge.units import format_ms
 
 if TYPE_CHECKING:
     from motedge.runtime.policy import ActionChunk, Observation, Policy
     from motedge.runtime.reasoned.policy import ReasonedPolicy
+    from motedge.runtime.recorder import TickRecorder
 
 LOG = logging.getLogger(__name__)
 # The order in which a tick spends its time; `gen_ms` and the like are parts of `loop_ms`
@@ -54,9 +56,15 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     seen = parser.add_argument_group("observation")
     what = seen.add_mutually_exclusive_group(required=True)
     what.add_argument("--observation", metavar="DIR", help="folder with observation.json and its images")
-    what.add_argument("--image", metavar="FILE", help="composed image, 640 x 540: wrist on top, left and right below")
+    what.add_argument(
+        "--image",
+        metavar="FILE",
+        help="a vehicle's picture; or a robot's composed one, 640 x 540: wrist on top, left and right below",
+    )
     what.add_argument("--views", metavar="NAME=FILE,...", help="camera images: wrist=F,left=F,right=F; some may lack")
-    seen.add_argument("--state", metavar="NUMBERS", help="7 joint angles in rad and the gripper's fraction closed")
+    seen.add_argument(
+        "--state", metavar="NUMBERS", help="7 joint angles in rad and the gripper's fraction closed; a vehicle has none"
+    )
     seen.add_argument("--instruction", metavar="TEXT", help="what to do; replaces the one of --observation")
     seen.add_argument("--embodiment", metavar="NAME", help="robot; default: the bundle's")
     sampler = parser.add_argument_group("sampler (default: the bundle's)")
@@ -87,6 +95,8 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     out.add_argument("--out", metavar="FILE", help="write the chunk as JSON")
     out.add_argument("--plot", metavar="FILE", help="draw the chunk beside what the model saw (PNG, PDF, SVG)")
     out.add_argument("--record", metavar="DIR", help="add each request to DIR, to calibrate on")
+    out.add_argument("--recorder", metavar="DIR", help="keep requests and answers in a ring there, for motedge replay")
+    out.add_argument("--recorder-mb", type=float, default=1000.0, metavar="N", help="its size (default: %(default)g)")
     out.add_argument("--json", action="store_true", help="print the chunk as JSON instead of a table")
     parser.set_defaults(run=run)
 
@@ -107,6 +117,13 @@ def run(args: argparse.Namespace) -> int:
 
         check_record_folder(args.record)
     observation = _observation(args)
+    with contextlib.ExitStack() as opened:
+        recorder = None if args.recorder is None else opened.enter_context(open_recorder(args))
+        _act(args, observation, recorder)
+    return EXIT_OK
+
+
+def _act(args: argparse.Namespace, observation: Observation, recorder: Optional[TickRecorder]) -> None:
     policy = _load(args)
     with contextlib.ExitStack() as opened:
         report = None
@@ -121,12 +138,13 @@ def run(args: argparse.Namespace) -> int:
             opened.enter_context(acting)
             chunks = act_by_deadline(acting, observation, args.repeat)
             report = deadline_report(acting)
+        if recorder is not None:
+            keep_chunks(recorder, observation, chunks, policy.settings)
         if args.record:
             _record(args.record, observation, chunks)
         for name in chunks[0].missing_views:
             LOG.warning("no image of the %s camera: the policy sees black there, which it was not trained for", name)
         _deliver(args, policy, observation, chunks, report)
-    return EXIT_OK
 
 
 def _load(args: argparse.Namespace) -> Union[Policy, ReasonedPolicy]:
@@ -185,8 +203,10 @@ def _deliver(
         write_json(args.out, document)
     if args.plot:
         from motedge.cli.chunk_plot import plot_chunk
+        from motedge.cli.pose_plot import plot_poses
 
-        plot_chunk(chunk, policy.see(observation)[0], observation, Path(args.plot))
+        plot = plot_chunk if observation.has_state else plot_poses
+        plot(chunk, policy.see(observation)[0], observation, Path(args.plot))
     if args.json:
         print(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
         return
@@ -197,7 +217,8 @@ def _deliver(
     if chunk.reasoning is not None:
         print(f"{reasoning_text(chunk.reasoning)}\n")
     print(chunk.to_table())
-    print(f"\n{len(chunk.actions)} actions at {chunk.rate_hz:g} Hz; gripper: 0 open, 1 closed\n")
+    meaning = "gripper: 0 open, 1 closed" if observation.has_state else "each pose seen from the one before it"
+    print(f"\n{len(chunk.actions)} actions at {chunk.rate_hz:g} Hz; {meaning}\n")
     if report is not None:
         print(deadline_table(report, chunk))
     else:
@@ -245,9 +266,13 @@ def _observation(args: argparse.Namespace) -> Observation:
         if args.state:
             raise UsageError("--state and --observation contradict each other", fix="edit observation.json instead")
         return read_observation(args.observation, instruction=args.instruction)
-    for name in ("state", "instruction"):
+    needed = ("instruction",) if args.image else ("state", "instruction")
+    for name in needed:
         if getattr(args, name) is None:
             raise UsageError(f"--{name} is missing", expected="--state and --instruction with --image or --views")
+    if args.state is None:
+        # A vehicle's; a robot's policy refuses it
+        return Observation.of_camera(read_image(Path(args.image)), args.instruction)
     state = _numbers(args.state)
     image = None if args.image is None else read_image(Path(args.image))
     views = None if args.views is None else read_views(_named_files(args.views))

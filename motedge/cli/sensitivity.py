@@ -39,7 +39,8 @@ def _add_data(data: Any) -> None:
         "--calibration",
         required=True,
         metavar="DATA",
-        help="a LeRobot data set, a folder of images with states.csv, or requests recorded by motedge run --record",
+        help="a LeRobot data set, a folder of images with states.csv, requests recorded by motedge run --record, or "
+        "the ring of a recorder (run or serve --recorder)",
     )
     data.add_argument("--instruction", metavar="TEXT", help="the task, where the data set does not say it")
     data.add_argument("--observations", type=int, default=8, metavar="N", help="to learn from (default %(default)s)")

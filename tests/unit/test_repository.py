@@ -35,8 +35,11 @@ RANKS = {
     "export": 3,
     "quant": 4,
     "targets": 5,
-    "cli": 6,
-    "__main__": 7,
+    "profile": 6,
+    "serve": 6,
+    "bench": 6,
+    "cli": 7,
+    "__main__": 8,
 }
 # Parts of an area with a rank of their own: recipes must know devices, and planning must know recipes
 PARTS = ("targets.catalog",)

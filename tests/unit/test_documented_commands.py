@@ -1,0 +1,83 @@
+"""The commands that pages tell to type, read from top to bottom: what they need was installed and made before."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ("README.md", "docs/robots.md", "examples/train_small/README.md", "examples/small_road/README.md")
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+# Part of a command -> the extras without one of which it fails
+NEEDS = {
+    "motedge export": {"export"},
+    "motedge serve": {"serve"},
+    "motedge quantize": {"quant"},
+    "--plot": {"plot"},
+    "--rerun": {"rerun"},
+    "--film": {"images"},
+    "--observation": {"images"},
+    "remote_arm.py": {"client"},
+    "examples.mujoco_arm": {"client", "sim", "images"},
+    "examples.drive_remote": {"client", "drive"},
+    "examples.lerobot_replay": {"client", "quant"},
+    "train_small.data.generate": {"drive"},
+    "train_small.data.to_lerobot": {"drive", "quant"},
+    "train_small.draw_road": {"drive", "images"},
+}
+# Part of a command -> what a command above it has to have made
+MADE = {
+    "--observation scene": r"draw_scene\.py|draw_road --out scene",
+    "scene/image.png": r"draw_road --out scene",
+    "serve bundle --chat": r"export \S+ --out bundle --extras reasoner",
+    "reason bundle": r"export \S+ --out bundle --extras reasoner",
+    "--engine tensorrt": r"motedge build bundle",
+}
+
+
+def commands(page: str) -> Iterator[str]:
+    """Lines of the blocks of shell commands, without their comments."""
+    for block in re.findall(r"^```\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE):
+        for line in block.replace("\\\n", " ").splitlines():
+            command = line.split(" # ")[0].strip()
+            if command.startswith(("pip ", "motedge ", "python ", "bash ")):
+                yield command
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_command_needs_is_installed_above_it(page: str) -> None:
+    installed: set[str] = set()
+    seen = 0
+    for command in commands(page):
+        if command.startswith("pip "):
+            # In quotes: some shells take brackets for a pattern. From the checkout: no index has the package yet
+            found = re.fullmatch(r'pip install "\.\[([a-z,]+)\]"', command)
+            assert found, command
+            assert set(found[1].split(",")) <= set(EXTRAS), command
+            installed |= set(found[1].split(","))
+        for part, extras in NEEDS.items():
+            if part in command:
+                seen += 1
+                assert extras <= installed, f"{command}: {sorted(extras - installed)} of motedge is not installed"
+    assert seen > 2
+
+
+@pytest.mark.parametrize("page", ("README.md", "examples/small_road/README.md"))
+def test_what_a_command_reads_is_made_above_it(page: str) -> None:
+    above = ""
+    for command in commands(page):
+        for part, made in MADE.items():
+            assert part not in command or re.search(made, above), f"{command}: nothing made it"
+        # That page brings no pictures, and asks for none of the reader's
+        if page.endswith("small_road/README.md") and "--image" in command:
+            assert "--image scene/image.png" in command
+        above += command + "\n"
