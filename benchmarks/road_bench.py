@@ -3,7 +3,8 @@
     python benchmarks/road_bench.py --work out/road_bench --out benchmarks/results/road_bench.json
 
 With examples/small_road, which drives, on pictures of roads that it has not seen (examples/train_small). Exports and
-quantizes into --work what is not there; another run goes on from there.
+quantizes into --work what is not there; another run goes on from there. --make-only ends with that, for a machine that
+has a GPU and no simulator: `gpu_reports.py` takes the folders there.
 """
 
 from __future__ import annotations
@@ -48,8 +49,12 @@ def main(arguments: Optional[list[str]] = None) -> int:
     parser.add_argument("--work", type=Path, required=True, help="bundles, observations and the bench")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "road_bench.json")
     parser.add_argument("--repeat", type=int, default=60, help="ticks of each cell (default: %(default)s)")
+    parser.add_argument("--make-only", action="store_true", help="bundles and observations, and no bench")
     args = parser.parse_args(arguments)
     try:
+        if args.make_only:
+            made(args.work)
+            return 0
         require_writable(args.out)
         conditions = collect_conditions(threads=1)
         plain, quantized, scenes = made(args.work)
