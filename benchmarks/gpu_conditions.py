@@ -20,8 +20,9 @@ GPU_PACKAGES = (
     "nvidia-cublas",
     "tensorrt",
 )
-# A machine to which files were copied has no history, or not theirs: the commit is told
-COMMIT_VARIABLE = "MOTEDGE_COMMIT"
+# A machine to which files were copied has no history, or not theirs: the commit is told, as
+# `git describe --always --abbrev=40 --dirty` writes it
+COMMIT_VARIABLE, DIRTY = "MOTEDGE_COMMIT", "-dirty"
 _QUERIES = ("name", "driver_version", "memory.total", "clocks.max.sm", "clocks.max.memory", "power.limit", "clocks.sm")
 
 
@@ -31,7 +32,8 @@ def collect_gpu_conditions() -> dict[str, Any]:
     gpu = query_gpu()
     versions = {**found["versions"], **{name: _version(name) for name in GPU_PACKAGES}}
     if COMMIT_VARIABLE in os.environ:
-        found["commit"] = os.environ[COMMIT_VARIABLE]
+        told = os.environ[COMMIT_VARIABLE]
+        found |= {"commit": told.removesuffix(DIRTY), "uncommitted_changes": told.endswith(DIRTY)}
     return {**found, "device": gpu.get("name", "no GPU"), "gpu": gpu, "versions": versions}
 
 
