@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ from motedge.client import (
     RemotePolicy,
     StreamOptions,
     droid_observation,
+    read_token,
 )
 from motedge.errors import MotedgeError
 
@@ -80,14 +82,14 @@ class Arm:
 
 def drive(args: argparse.Namespace) -> dict[str, Any]:
     """Runs the loop for so long; what the stream, the envelope and the connection counted."""
-    token = None if args.token_file is None else args.token_file.read_text().strip()
+    token = None if args.token_file is None else read_token(args.token_file)
     arm, clock = Arm(), MonotonicClock()
     envelope = ActionEnvelope.for_embodiment("droid_lerobot")
     envelope.reset(START)
     expect = {"embodiment": "droid_lerobot", "rate_hz": RATE_HZ}
     # A policy that fails once costs no more than the rows that are there already
     options = StreamOptions(rate_hz=RATE_HZ, on_empty="hold", on_error="report", **_horizon(args))
-    remote = RemoteOptions(timeout_s=args.timeout_s)
+    remote = RemoteOptions(timeout_s=args.timeout_s, connect_timeout_s=args.connect_timeout_s)
     with (
         RemotePolicy(args.url, token=token, expect=expect, options=remote, tls_ca=args.tls_ca) as policy,
         ChunkStream(policy.act, lambda: arm.observe(args.prompt), options, clock=clock) as stream,
@@ -131,9 +133,12 @@ def main() -> int:
     parser.add_argument("--horizon", type=int, default=24, help="rows executed of each chunk (default 24)")
     parser.add_argument("--lead-s", type=float, default=0.8, help="how long before their end the next is asked for")
     parser.add_argument("--timeout-s", type=float, default=5.0, help="of a request")
+    parser.add_argument("--connect-timeout-s", type=float, default=300.0, help="for a server that still loads")
     args = parser.parse_args()
     if not math.isfinite(args.seconds):
         parser.error("--seconds must be finite")
+    # What the client has to say while it waits for the server
+    logging.basicConfig(format="remote_arm: %(message)s")
     try:
         print(json.dumps(drive(args), indent=2))
     except (MotedgeError, OSError) as error:

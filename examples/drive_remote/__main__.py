@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ from examples.train_small.road.camera import CAR_AT, METRES_A_PIXEL
 from examples.train_small.road.expert import RATE_HZ, planar_trajectory
 from examples.train_small.road.instructions import BEHAVIOURS, CANONICAL, behaviour_of
 from examples.train_small.road.versions import check_versions
-from motedge.client import MonotonicClock, RemoteOptions, RemotePolicy, SimulatedClock, SimulatedWorker
+from motedge.client import MonotonicClock, RemoteOptions, RemotePolicy, SimulatedClock, SimulatedWorker, read_token
 from motedge.errors import MotedgeError, UsageError
 from motedge.files import require_writable, write_json
 
@@ -45,6 +46,8 @@ EXPECT = {"embodiment": "av", "rate_hz": 10.0}
 def main() -> int:
     """Prints the report; returns 0 if every leg succeeded, 1 if not, or an error's exit code."""
     args = _parser().parse_args()
+    # What the client has to say while it waits for the server
+    logging.basicConfig(format="drive_remote: %(message)s")
     try:
         legs = _legs(args)
         for path in (args.out, args.film, args.picture, args.rerun):
@@ -53,7 +56,7 @@ def main() -> int:
         if args.film is not None:
             check_format(args.film)
         check_versions()
-        token = None if args.token_file is None else args.token_file.read_text().strip()
+        token = None if args.token_file is None else read_token(args.token_file)
         options = RemoteOptions(timeout_s=args.timeout_s, connect_timeout_s=args.connect_timeout_s)
         with (
             RerunLog(args.rerun, "motedge_drive_remote") as log,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ from examples.lerobot_replay.comparison import Comparison
 from examples.lerobot_replay.plot import plot, require_matplotlib
 from examples.lerobot_replay.recorded import REFERENCES, RecordedEpisode, read_episode
 from examples.rerun_log import RerunLog
-from motedge.client import RemoteChunk, RemoteOptions, RemotePolicy, droid_observation
+from motedge.client import RemoteChunk, RemoteOptions, RemotePolicy, droid_observation, read_token
 from motedge.client.stream_report import Durations
 from motedge.errors import DataError, MotedgeError, UsageError
 from motedge.files import require_writable, write_json
@@ -149,6 +150,8 @@ def check_chunk(chunk: RemoteChunk) -> None:
 def main() -> int:
     """Prints the report as JSON; returns an exit code."""
     args = _parser().parse_args()
+    # What the client has to say while it waits for the server
+    logging.basicConfig(format="lerobot_replay: %(message)s")
     try:
         for path in (args.out, args.plot, args.rerun):
             if path is not None:
@@ -157,7 +160,7 @@ def main() -> int:
             require_matplotlib()
         if args.every < 0 or (args.limit is not None and args.limit < 1):
             raise UsageError("nothing would be asked", expected="--every 0 or more, --limit 1 or more")
-        token = None if args.token_file is None else args.token_file.read_text().strip()
+        token = None if args.token_file is None else read_token(args.token_file)
         options = RemoteOptions(timeout_s=args.timeout_s, connect_timeout_s=args.connect_timeout_s)
         with RerunLog(args.rerun, "motedge_lerobot_replay") as log:
             replay = Replay(args, log)

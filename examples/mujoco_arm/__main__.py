@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import sys
 from collections.abc import Iterator
@@ -24,7 +25,15 @@ from examples.film_file import check_format, write_film
 from examples.mujoco_arm.arm import RENDERERS, Cameras, SimulatedArm
 from examples.mujoco_arm.loop import RATE_HZ, ArmLoop
 from examples.rerun_log import RerunLog
-from motedge.client import MonotonicClock, RemoteOptions, RemotePolicy, SimulatedClock, SimulatedWorker, StreamOptions
+from motedge.client import (
+    MonotonicClock,
+    RemoteOptions,
+    RemotePolicy,
+    SimulatedClock,
+    SimulatedWorker,
+    StreamOptions,
+    read_token,
+)
 from motedge.errors import MotedgeError, UsageError
 from motedge.files import require_writable, write_json
 
@@ -36,6 +45,8 @@ _FILM, _BAR = (360, 640), 56
 def main() -> int:
     """Prints the report as JSON; returns an exit code."""
     args = _parser().parse_args()
+    # What the client has to say while it waits for the server
+    logging.basicConfig(format="mujoco_arm: %(message)s")
     try:
         for path in (args.out, args.film, args.rerun):
             if path is not None:
@@ -46,7 +57,7 @@ def main() -> int:
             raise UsageError("--seconds", expected="up to 3600", got=args.seconds)
         if args.film_every < 1:
             raise UsageError("--film-every", expected="1 or more", got=args.film_every)
-        token = None if args.token_file is None else args.token_file.read_text().strip()
+        token = None if args.token_file is None else read_token(args.token_file)
         options = RemoteOptions(timeout_s=args.timeout_s, connect_timeout_s=args.connect_timeout_s)
         arm = SimulatedArm()
         with (

@@ -76,13 +76,14 @@ def run(args: argparse.Namespace) -> int:
     if sys.version_info < (3, 10):
         raise HostError("motedge serve needs Python 3.10", got=sys.version.split()[0], fix="motedge.client runs on 3.9")
     from motedge.serve.allocator import keep_freed_memory
+    from motedge.serve.bundle_check import check_bundle
     from motedge.serve.bundle_resident import load_resident
     from motedge.serve.server import PolicyServer
 
     choice, options = _choice(args), _options(args)
     if not choice.bundle.is_dir():
         raise UsageError(f"there is no bundle {choice.bundle}", fix="motedge export CHECKPOINT --out BUNDLE")
-
+    check_bundle(choice)
     keep_freed_memory()
 
     async def serve() -> None:
@@ -94,14 +95,18 @@ def run(args: argparse.Namespace) -> int:
             chat=choice.chat,
             one_robot=choice.reason is not None,
         )
-        secure = "s" if options.tls_cert else ""
-        await server.run(
-            lambda: LOG.info("loading; listening on ws%s://%s:%d", secure, options.host, server.port),
-        )
+        await server.run(lambda: _say_loading(choice.bundle, options, server.port))
 
     asyncio.run(serve())
     LOG.info("ended")
     return EXIT_OK
+
+
+def _say_loading(bundle: Path, options: ServeOptions, port: int) -> None:
+    secure = "s" if options.tls_cert else ""
+    LOG.info(
+        "loading %s; listening on ws%s://%s:%d (clients wait until it is ready)", bundle, secure, options.host, port
+    )
 
 
 def _add_address(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from motedge.client.remote_options import RemoteOptions
 from motedge.client.remote_policy import RemotePolicy
 from motedge.client.stream_options import StreamOptions
 from motedge.client.timed_action import TimedAction
+from motedge.client.token import read_token
 from motedge.client.worker import SimulatedWorker, ThreadWorker
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "Verdict",
     "camera_observation",
     "droid_observation",
+    "read_token",
 ]

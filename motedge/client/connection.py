@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import logging
 import socket
 import ssl
 import struct
@@ -16,21 +15,31 @@ from motedge.client.protocol import METADATA_SCHEMA
 from motedge.client.remote_errors import ConnectionFailedError, MetadataError, RemoteError
 from motedge.client.remote_options import RemoteOptions
 from motedge.client.tls import tls_hint, tls_refusal
+from motedge.client.waiting import FIRST_S, Waiting, cause_of
 from motedge.client.wire import WireLimits, unpack
 from motedge.errors import MissingPackageError, UsageError
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-LOG = logging.getLogger(__name__)
-# The server will not change its mind
-_REFUSALS = {401: "the token is missing or wrong", 403: "the server refuses this client", 404: "it serves no policy"}
+# The server will not change its mind: why, and how to mend it
+_REFUSALS = {
+    401: (
+        "it was started with --token-file, and answers nobody else",
+        "give the server's token: token=read_token(FILE); the examples: --token-file FILE",
+    ),
+    403: ("the server refuses this client", "the server's --allow-host and --allow-origin say whom else it takes"),
+    404: ("it serves no policy", "start the server without --no-policy, or give another address"),
+}
+_START = "start it (motedge serve BUNDLE), or give the address where it is"
+# How long the server's first message is waited for before the log says so
+_LOOK_S = FIRST_S
 
 
 class Connection:
     """Connected from the beginning; `metadata` is what the server says of itself."""
 
-    def __init__(self, socket: Any, limits: WireLimits, timeout_s: float) -> None:
+    def __init__(self, socket: Any, limits: WireLimits, timeout_s: float, waiting: Waiting) -> None:
         """Reads the metadata from an open WebSocket.
 
         Raises:
@@ -39,7 +48,7 @@ class Connection:
             TimeoutError, OSError, websockets' own: it said nothing, or is gone.
         """
         self._socket, self._limits, self._opened = socket, limits, contextlib.ExitStack()
-        first = socket.recv(timeout=max(timeout_s, 0.0))
+        first = _first_message(socket, timeout_s, waiting)
         if isinstance(first, str):
             raise RemoteError(f"the server refuses: {first}")
         metadata = unpack(first, limits)
@@ -74,11 +83,12 @@ def connect(
     options: RemoteOptions,
     clock: Clock,
     until_s: float,
+    waiting: Waiting,
     *,
     token: Optional[str] = None,
     tls: Optional[ssl.SSLContext] = None,
 ) -> Connection:
-    """Tries again and again, until there is a connection or `until_s` on the clock.
+    """Tries again and again, until there is a connection or `until_s` on the clock; `waiting` tells of it.
 
     Raises:
         ConnectionFailedError: there is none by then, or the server refuses for good.
@@ -87,23 +97,23 @@ def connect(
     """
     websockets = websockets_package()
     pause_s, tried = options.retry_s, 0
+    waiting.begin(until_s)
     while True:
         left_s = until_s - clock.now_s()
         try:
-            return _try(websockets, url, options, left_s, token, tls)
+            return _try(websockets, url, options, left_s, waiting, token, tls)
         except websockets.exceptions.InvalidURI as error:
             raise _no_address(url) from error
         except (OSError, TimeoutError, websockets.exceptions.WebSocketException) as error:
             tried += 1
-            _raise_if_final(error, url)
+            _raise_if_final(error, url, token)
             if clock.now_s() + pause_s >= until_s:
                 raise ConnectionFailedError(
                     f"no policy server at {url}",
                     got=f"{error or type(error).__name__} ({tried} tries)",
-                    fix=tls_hint(error, url),
+                    fix=_START if isinstance(error, ConnectionRefusedError) else tls_hint(error, url),
                 ) from error
-            if tried == 1:
-                LOG.info("waiting for the policy server at %s: %s", url, error or type(error).__name__)
+            waiting.go_on(cause_of(error), pause_s)
             clock.sleep(pause_s)
             pause_s = min(2 * pause_s, options.retry_most_s)
         # Last: certificates that are not trusted are ValueErrors too
@@ -131,6 +141,7 @@ def _try(
     url: str,
     options: RemoteOptions,
     left_s: float,
+    waiting: Waiting,
     token: Optional[str],
     tls: Optional[ssl.SSLContext],
 ) -> Connection:
@@ -154,10 +165,22 @@ def _try(
         )
         _bound_sending(opened.socket, options.timeout_s)
         limits = WireLimits(message_bytes=options.answer_bytes)
-        connection = Connection(opened, limits, left_s)
+        connection = Connection(opened, limits, left_s, waiting)
         # From here on whoever has it closes it
         connection.keep(opening.pop_all())
         return connection
+
+
+def _first_message(socket: Any, timeout_s: float, waiting: Waiting) -> Any:
+    """Bytes or text; it comes when the server's engines are loaded and warm. Raises TimeoutError."""
+    left_s = timeout_s
+    while left_s > _LOOK_S:
+        try:
+            return socket.recv(timeout=_LOOK_S)
+        except TimeoutError:
+            left_s -= _LOOK_S
+            waiting.go_on("connected, but it says nothing yet; a server that loads does not")
+    return socket.recv(timeout=max(left_s, 0.0))
 
 
 def _no_address(url: str) -> UsageError:
@@ -172,15 +195,20 @@ def _bound_sending(plain: socket.socket, timeout_s: float) -> None:
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
 
 
-def _raise_if_final(error: BaseException, url: str) -> None:
+def _raise_if_final(error: BaseException, url: str, token: Optional[str]) -> None:
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     if status in _REFUSALS:
         said = bytes(getattr(response, "body", None) or b"").decode("utf-8", "replace").strip()[:200]
+        why, fix = _REFUSALS[status]
+        does = "refuses the connection"
+        if status == 401:
+            does = "asks for a token, and none was given" if token is None else "refuses the token that was given"
         raise ConnectionFailedError(
-            f"the policy server at {url} refuses the connection",
+            f"the policy server at {url} {does}",
             got=f"HTTP {status}: {said}" if said else f"HTTP {status}",
-            why=_REFUSALS[status],
+            why=why,
+            fix=fix,
         ) from error
     refusal = tls_refusal(error, url)
     if refusal is not None:

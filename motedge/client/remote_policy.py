@@ -21,6 +21,8 @@ from motedge.client.remote_errors import (
 )
 from motedge.client.remote_options import RemoteOptions
 from motedge.client.tls import trust
+from motedge.client.token import check_token
+from motedge.client.waiting import Waiting
 from motedge.client.wire import pack
 from motedge.errors import UsageError, closest
 
@@ -43,11 +45,11 @@ class RemotePolicy:
         tls_ca: Optional[str] = None,
         clock: Optional[Clock] = None,
     ) -> None:
-        """Connects, and waits for a server that still loads.
+        """Connects, and waits for a server that still loads or is not there yet; the log says so after 2 s.
 
         Args:
             url: ws://HOST:PORT, or wss:// with TLS.
-            token: what the server asks for, if it does.
+            token: what the server asks for, if it does; `read_token` reads one from a file.
             expect: keys of the metadata and what they must be, now and after each reconnection; for example
                 {"embodiment": "droid_lerobot", "rate_hz": 15, "action_rows": 32}.
             options: times and limits.
@@ -57,11 +59,13 @@ class RemotePolicy:
         Raises:
             ConnectionFailedError: no server came in time, or it refuses.
             MetadataError: it serves something else than expected.
-            UsageError: `tls_ca` can't be used.
+            UsageError: `tls_ca` can't be used, or the token can't be sent.
         """
         self._url, self._token, self._expect, self._options = url, token, dict(expect or {}), options
+        check_token(token)
         self._tls = trust(tls_ca) if url.startswith("wss://") else None
         self._clock = clock or MonotonicClock()
+        self._waiting = Waiting(url, self._clock)
         self._lost: tuple[type[BaseException], ...] = (websockets_package().exceptions.WebSocketException, OSError)
         self._lock, self._closed, self._number = threading.Lock(), False, 0
         self._connection: Optional[Connection] = None
@@ -170,7 +174,9 @@ class RemotePolicy:
             return answer
 
     def _connect(self, until_s: float) -> Connection:
-        connection = connect(self._url, self._options, self._clock, until_s, token=self._token, tls=self._tls)
+        connection = connect(
+            self._url, self._options, self._clock, until_s, self._waiting, token=self._token, tls=self._tls
+        )
         try:
             check_metadata(connection.metadata, self._expect)
         except MetadataError:

@@ -33,6 +33,7 @@ def trust(authority: Optional[str]) -> ssl.SSLContext:
             f"the certificate of the authority {authority} can't be used",
             expected="a PEM file of certificates",
             got=error.strerror or str(error),
+            fix="copy the authority's certificate here; for a self-signed one, the file of the server's --tls-cert",
         ) from error
 
 

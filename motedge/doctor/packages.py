@@ -9,7 +9,7 @@ from typing import Optional
 from motedge.doctor.requirements import installed_version, requirements
 
 # The extras that a user meets; "test" is for motedge's own developers
-USER_EXTRAS = ("export", "cuda", "images", "video", "parquet", "plot")
+USER_EXTRAS = ("export", "cuda", "images", "video", "parquet", "plot", "client", "serve", "drive")
 # Import names of NVIDIA's engine libraries, and the distributions that carry them
 ENGINE_LIBRARIES = {
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),

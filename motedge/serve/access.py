@@ -6,12 +6,14 @@ import contextlib
 import hmac
 import ipaddress
 import logging
+import shlex
 import ssl
 import stat
 from pathlib import Path
 from typing import Optional
 from urllib.parse import urlsplit
 
+from motedge.client.token import read_token as token_text
 from motedge.errors import HostError, UsageError
 from motedge.files import PathLike
 from motedge.serve.options import ServeOptions
@@ -20,32 +22,37 @@ LOG = logging.getLogger(__name__)
 # RoboLab's client and OpenAI's send the first, openpi's the second
 _SCHEMES = ("bearer", "api-key")
 _TOKEN_CHARACTERS_MIN = 16
+_CERTIFY = (
+    "give the right files; or make a pair, whose cert.pem clients trust (tls_ca): openssl req -x509 -newkey ec"
+    " -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -keyout key.pem -out cert.pem -subj /CN=robot"
+    " -addext subjectAltName=IP:ADDRESS"
+)
 
 
 def read_token(path: PathLike) -> str:
     """The secret in a file, without the white space around it.
 
     Raises:
-        UsageError: no such file, one that others may read, a secret that is short or holds other characters than a
-            header can.
+        UsageError: no such file, an empty one, one that others may read, a secret that is short or holds other
+            characters than a header can.
     """
     file = Path(path)
-    try:
-        mode, text = file.stat().st_mode, file.read_text(encoding="ascii").strip()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"the token in {file} holds other characters than ASCII's") from error
-    except OSError as error:
-        raise UsageError(f"the token file {file} can't be read", why=str(error)) from error
+    make = f"(umask 077; python3 -c 'import secrets; print(secrets.token_urlsafe(32))' > {shlex.quote(str(file))})"
+    text = token_text(file, fix=make)
+    mode = file.stat().st_mode
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise UsageError(
-            f"others may read the token file {file}", got=f"mode {stat.S_IMODE(mode):o}", fix=f"chmod 600 {file}"
+            f"others may read the token file {file}",
+            expected="mode 600: its owner alone",
+            got=f"mode {stat.S_IMODE(mode):o}",
+            fix=f"chmod 600 {shlex.quote(str(file))}",
         )
-    if len(text) < _TOKEN_CHARACTERS_MIN or not text.isprintable() or " " in text:
+    if len(text) < _TOKEN_CHARACTERS_MIN or " " in text:
         raise UsageError(
             f"the token in {file} is no secret",
             expected=f"{_TOKEN_CHARACTERS_MIN} printable characters or more, no space between",
-            got=f"{len(text)} characters",
-            fix="python3 -c 'import secrets; print(secrets.token_urlsafe(32))' > FILE",
+            got=f"{len(text)} characters" + (", a space between" if " " in text else ""),
+            fix=make,
         )
     return text
 
@@ -119,13 +126,30 @@ def tls_context(options: ServeOptions) -> Optional[ssl.SSLContext]:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for option, file in (("--tls-cert", options.tls_cert), ("--tls-key", options.tls_key)):
+        _require_readable(option, file)
     try:
         # A key that asks for a password must not wait at a terminal
         context.load_cert_chain(options.tls_cert, options.tls_key, password=lambda: b"")
     except (OSError, ValueError) as error:
         raise HostError(
             "the certificate or its key can't be used",
-            expected="PEM files that belong together",
+            expected="PEM files that belong together, the key without a password",
             got=f"{options.tls_cert}, {options.tls_key}: {error}",
+            fix=_CERTIFY,
         ) from error
     return context
+
+
+def _require_readable(option: str, file: Optional[str]) -> None:
+    """OpenSSL does not say which of two files it could not open."""
+    try:
+        with Path(file or "").open("rb"):
+            return
+    except OSError as error:
+        raise HostError(
+            f"the file of {option} can't be used",
+            expected="a PEM file that the server may read",
+            got=f"{file}: {error.strerror or error}",
+            fix=_CERTIFY,
+        ) from error

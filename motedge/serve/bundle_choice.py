@@ -50,5 +50,12 @@ class BundleChoice:
                 why="it writes one reply at a time: a question would hold up the plan, or need a second copy in memory",
                 fix="leave out --chat or --reason, or start a second server for the questions",
             )
+        if self.reason is not None and self.reason.within_ticks and self.deadline_ms is not None:
+            raise UsageError(
+                "a policy that thinks within its ticks can't keep a deadline",
+                expected="a reasoner that is given a slice between two ticks, or one in the background",
+                got="--reason and --deadline-ms, and no --reason-slice",
+                fix="--reason-slice N, --reason-slice-ms N or --reason-background; or leave out --deadline-ms",
+            )
         if self.ladder is not None and self.deadline_ms is None:
             raise UsageError("--ladder is for ticks with a deadline", expected="--deadline-ms beside it")

@@ -71,4 +71,10 @@ class ServeOptions:
         if not 0 <= self.port <= 65535:
             raise UsageError("port of a server", expected="0 to 65535", got=self.port)
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise UsageError("TLS needs a certificate and its key", got="one of them")
+            given, lacking = ("--tls-cert", "--tls-key") if self.tls_key is None else ("--tls-key", "--tls-cert")
+            raise UsageError(
+                "TLS needs a certificate and its key",
+                expected="--tls-cert FILE and --tls-key FILE",
+                got=f"{given} alone",
+                fix=f"{lacking} FILE beside it, or neither",
+            )

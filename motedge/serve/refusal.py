@@ -10,6 +10,15 @@ from motedge.serve.chat_answer import error_body
 
 # Below it are the paths of OpenAI's protocol
 CHAT_PATHS = "/v1/"
+# To who asks there where nothing answers; a policy that reasons keeps the reasoner to itself
+NO_CHAT = (
+    "this server answers no questions: it was started without --chat\n"
+    "  fix: motedge serve BUNDLE --chat, with a bundle that was exported with --extras reasoner"
+)
+NO_CHAT_BESIDE = (
+    "this server answers no questions: its reasoner writes the policy's prompt (--reason)\n"
+    "  fix: a second server for them: motedge serve BUNDLE --no-policy --chat --port N"
+)
 INVALID, SERVER = "invalid_request_error", "server_error"
 # OpenAI's names, where it has one for a status
 _CODES = {401: "invalid_api_key", 404: "not_found", 429: "rate_limit_exceeded"}

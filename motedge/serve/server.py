@@ -24,6 +24,7 @@ from motedge.serve.http_log import HttpLog
 from motedge.serve.metrics import ServeMetrics
 from motedge.serve.options import ServeOptions
 from motedge.serve.policy_socket import GOING_AWAY, TRY_AGAIN_LATER, PolicySocket
+from motedge.serve.refusal import CHAT_PATHS, NO_CHAT, NO_CHAT_BESIDE, refusal
 from motedge.serve.service_manager import ALIVE, STOPPING, notify, watchdog_s
 
 LOG = logging.getLogger(__name__)
@@ -132,6 +133,8 @@ class PolicyServer:
             self._questions = chat = ChatEndpoint(self._options, self.metrics, self._served, pool)
             app.router.add_get("/v1/models", chat.models)
             app.router.add_post("/v1/chat/completions", chat.completions)
+        else:
+            app.router.add_route("*", f"{CHAT_PATHS}{{path:.*}}", self._no_chat)
         room, watch = self.room, self.metrics.watch
         watch("ready", "1 if requests are answered", lambda: float(room.ill() is None))
         watch("clients", "Robots that are connected", lambda: float(len(self._sockets)))
@@ -213,6 +216,9 @@ class PolicyServer:
     async def _health(self, request: web.Request) -> web.Response:
         ill = self.room.ill()
         return web.Response(text="OK\n") if ill is None else web.Response(status=503, text=f"{ill}\n")
+
+    async def _no_chat(self, request: web.Request) -> web.Response:
+        return refusal(request, 404, NO_CHAT_BESIDE if self._one_robot else NO_CHAT)
 
     async def _metrics_text(self, request: web.Request) -> web.Response:
         text, content_type = self.metrics.text()

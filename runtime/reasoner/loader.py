@@ -68,7 +68,7 @@ def load_reasoner(
     if check not in CHECKS:
         raise UsageError(f"unknown check {check!r}", fix=closest(check, CHECKS))
     bundle = Bundle.open(bundle_path)
-    _require_graphs(bundle)
+    require_graphs(bundle)
     require_recipe(bundle, recipe)
     model = bundle.manifest.model
     settings = settings_from_config(_block(model, "vision_config"))
@@ -125,7 +125,8 @@ def _open_towers(
     return _Towers(und, EngineVision(engines[1], positions, settings), engines[0])
 
 
-def _require_graphs(bundle: Bundle) -> None:
+def require_graphs(bundle: Bundle) -> None:
+    """BundleError if the bundle was exported without the reasoner."""
     missing = [graph for graph in GRAPHS if graph not in bundle.manifest.graphs]
     if missing:
         raise BundleError(

@@ -135,6 +135,16 @@ def test_a_name_that_a_dns_server_made_this_machines_is_refused(host: str, statu
             assert said(plain).startswith(b"HTTP/1.1 200")
 
 
+def test_a_server_without_chat_says_how_to_come_by_it() -> None:
+    for more, fix in (({}, "motedge serve BUNDLE --chat"), ({"one_robot": True}, "--no-policy --chat")):
+        with served(**more) as running:
+            for path, post in (("/v1/models", None), ("/v1/chat/completions", b"{}"), ("/v1/embeddings", b"{}")):
+                status, text = running.get(path, post=post)
+                error = json.loads(text)["error"]
+                assert status == 404 and error["type"] == "invalid_request_error" and error["code"] == "not_found"
+                assert "answers no questions" in error["message"] and fix in error["message"]
+
+
 def test_what_is_refused_under_v1_is_said_in_openais_form() -> None:
     with served(token=TOKEN, chat=True, body_bytes=1000) as running:
         question = {"post": b"x" * 2000}

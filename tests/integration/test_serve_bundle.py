@@ -29,9 +29,10 @@ from motedge.client import (
     StreamOptions,
     droid_observation,
 )
-from motedge.errors import HostError, UsageError
+from motedge.errors import BundleError, HostError, UsageError
 from motedge.runtime.policy import Observation, load_policy
 from motedge.runtime.reasoned.options import ReasonOptions
+from motedge.serve.bundle_check import check_bundle
 from motedge.serve.bundle_choice import BundleChoice
 from motedge.serve.bundle_resident import load_resident
 from motedge.serve.recording import RecordingChoice
@@ -246,7 +247,18 @@ def test_the_example_of_an_arm_drives_against_the_server(bundle: Path) -> None:
     assert subprocess.run(gone, capture_output=True, text=True, check=False).returncode == 2
 
 
+def lacking(bundle: Path, folder: Path, *graphs: str) -> Path:
+    """A bundle of which there is the manifest alone, without some graphs."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    for graph in graphs:
+        del manifest["graphs"][graph]
+    folder.mkdir()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
 def test_the_command_says_what_is_wrong(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    without = lacking(bundle, tmp_path / "without", "und", "vision_encoder")
     for arguments, code, match in (
         ([str(tmp_path / "none")], 2, "there is no bundle"),
         ([str(bundle), "--host", "0.0.0.0"], 2, "needs a token"),
@@ -258,6 +270,28 @@ def test_the_command_says_what_is_wrong(bundle: Path, tmp_path: Path, capsys: py
         ([str(bundle), "--max-waiting", "0"], 2, "1 or more"),
         ([str(tmp_path), "--port", "0"], 2, "manifest.json"),
         ([str(bundle), "--port", "0", "--variant", "fused-fp8"], 2, "fused-fp8"),
+        ([str(bundle), "--recipe", "fp8"], 2, "recipe 'fp8'"),
+        ([str(bundle), "--embodiment", "droid"], 2, "unknown embodiment 'droid'"),
+        ([str(bundle), "--engine", "tensorflow"], 2, "tensorflow"),
+        ([str(bundle), "--steps", "0"], 2, "steps"),
+        ([str(bundle), "--deadline-ms", "100", "--ladder", str(tmp_path / "none")], 2, "can't be read"),
+        ([str(bundle), "--deadline-ms", "100", "--reason"], 2, "thinks within its ticks"),
+        ([str(without), "--chat"], 2, "has no reasoner"),
+        ([str(without), "--reason"], 2, "has no reasoner"),
     ):
         assert main(["serve", *arguments]) == code, arguments
-        assert match in capsys.readouterr().err
+        told = capsys.readouterr().err
+        # Before there is anything to connect to
+        assert match in told and "listening" not in told
+
+
+def test_a_bundle_is_looked_at_before_it_is_loaded(bundle: Path, tmp_path: Path) -> None:
+    for choice in ({}, {"chat": True}, {"reason": ReasonOptions()}, {"chat": True, "serve_policy": False}):
+        check_bundle(BundleChoice(bundle, engines=ENGINES, policy=STEPS, **choice))
+    asked = lacking(bundle, tmp_path / "asked", "gen_step")
+    check_bundle(BundleChoice(asked, chat=True, serve_policy=False))
+    with pytest.raises(BundleError, match="has no policy") as caught:
+        check_bundle(BundleChoice(asked, chat=True))
+    assert caught.value.got == "no gen_step" and "--no-policy --chat" in caught.value.fix
+    # Engines that a builder made: a packed bundle has nothing to choose a variant from
+    check_bundle(BundleChoice(bundle, engines={"engine": "tensorrt", "variant": "fused-fp8"}))

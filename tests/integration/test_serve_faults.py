@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -140,19 +141,29 @@ def test_a_client_that_asks_without_end_and_vanishes_leaves_nothing_behind() -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "mode", "told"), [("short", 0o600, "no secret"), ("x" * 40, 0o644, "others may read")]
+    ("text", "mode", "told"),
+    [
+        *(("short", 0o600, "no secret"), ("x" * 40, 0o644, "others may read"), (" \n", 0o600, "is empty")),
+        *(("two words of a token", 0o600, "no secret"), ("one-line-of-it\nanother", 0o600, "can't be sent")),
+    ],
 )
 def test_a_token_file_must_hold_a_secret(tmp_path: Path, text: str, mode: int, told: str) -> None:
     file = tmp_path / "token"
     file.write_text(text)
     file.chmod(mode)
-    with pytest.raises(MotedgeError, match=told):
+    with pytest.raises(MotedgeError, match=told) as caught:
         read_token(file)
+    assert caught.value.expected and caught.value.got and str(file) in caught.value.fix
+    if mode == 0o600:
+        # What it tells to do is right
+        subprocess.run(caught.value.fix, shell=True, check=True)
+        assert len(read_token(file)) > 30
     file.write_text(f"  {TOKEN.replace(' ', '-')}\n")
     file.chmod(0o600)
     assert is_authorised(f"Bearer {read_token(file)}", read_token(file))
-    with pytest.raises(MotedgeError, match="can't be read"):
+    with pytest.raises(MotedgeError, match="can't be read") as caught:
         read_token(tmp_path / "none")
+    assert caught.value.got == "No such file or directory" and "umask 077" in caught.value.fix
 
 
 def test_a_robot_may_come_before_the_engines_are_loaded() -> None:

@@ -42,11 +42,11 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return str(certificate), str(key)
 
 
-def refused(url: str, tls_ca: str | None = None, options: RemoteOptions = PATIENT) -> str:
+def refused(url: str, tls_ca: str | None = None, options: RemoteOptions = PATIENT, token: str | None = None) -> str:
     """What the client says; at once, unless it is told to hurry."""
     began_s = time.monotonic()
     with pytest.raises(ConnectionFailedError) as caught:
-        RemotePolicy(url, tls_ca=tls_ca, options=options)
+        RemotePolicy(url, token=token, tls_ca=tls_ca, options=options)
     assert time.monotonic() - began_s < 10, "it was tried again and again"
     return str(caught.value)
 
@@ -100,8 +100,9 @@ def test_no_version_that_both_speak(pair: tuple[str, str], monkeypatch: pytest.M
 def test_an_authority_that_can_not_be_used(tmp_path: Path) -> None:
     (tmp_path / "a.pem").write_text("no certificate")
     for name in ("a.pem", "none.pem"):
-        with pytest.raises(UsageError, match="can't be used"):
+        with pytest.raises(UsageError, match="can't be used") as caught:
             RemotePolicy("wss://127.0.0.1:1", tls_ca=str(tmp_path / name))
+        assert "a PEM file" in caught.value.expected and "--tls-cert" in caught.value.fix
 
 
 @pytest.mark.parametrize("said", [b"", b"\x16\x03\x01"])
@@ -165,5 +166,11 @@ def test_why_a_server_refuses_is_passed_on() -> None:
     with served(token="a secret of some length") as running:
         told = refused(running.url)
         assert "HTTP 401: the token is missing or wrong" in told and "why:" in told
+        assert "asks for a token, and none was given" in told and "token=read_token(FILE)" in told
+        told = refused(running.url, token="another one")
+        assert "refuses the token that was given" in told and "--token-file FILE" in told and "another" not in told
+    with served(chat=True, policy=False) as running:
+        told = refused(running.url)
+        assert "HTTP 404" in told and "start the server without --no-policy" in told
     with served(connections=1) as running, DescribedClient(running.url):
         assert "503" in refused(running.url, options=HASTY)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
@@ -27,7 +26,15 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from motedge.client import ActionEnvelope, ChunkStream, MonotonicClock, RemoteOptions, RemotePolicy, StreamOptions
+from motedge.client import (
+    ActionEnvelope,
+    ChunkStream,
+    MonotonicClock,
+    RemoteOptions,
+    RemotePolicy,
+    StreamOptions,
+    read_token,
+)
 from motedge.client.stream_errors import ChunkGapError, ChunkSourceError
 from motedge.errors import MotedgeError, ObservationError
 from motedge_policy.braking import way_to_rest
@@ -65,7 +72,7 @@ class PolicyNode(LifecycleNode):
             self._settings = settings = Settings.read(self)
             file = settings.envelope_file
             self._envelope = ActionEnvelope.from_file(file) if file else ActionEnvelope.for_embodiment("droid_lerobot")
-            token = Path(settings.token_file).read_text().strip() if settings.token_file else None
+            token = read_token(settings.token_file) if settings.token_file else None
             self._policy = RemotePolicy(
                 settings.url,
                 token=token,

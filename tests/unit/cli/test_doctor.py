@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -26,6 +27,11 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert "numpy" in names
     assert "torch" in names
     assert "ruff" not in names
+    extras = {(p["name"], p["extra"]) for p in report["packages"]}
+    assert {("websockets", "client"), ("aiohttp", "serve"), ("pillow", "serve"), ("gymnasium", "drive")} <= extras
+    # Those of one extra stand together
+    order = [p["extra"] for p in report["packages"]]
+    assert [extra for extra, _ in itertools.groupby(order)] == list(dict.fromkeys(order))
 
 
 def test_a_missing_dependency_is_exit_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,8 +119,15 @@ def test_certificates_that_can_not_be_used(tmp_path: Path) -> None:
     (tmp_path / "a.pem").write_text("no certificate")
     for name in ("a.pem", "none.pem"):
         file = str(tmp_path / name)
-        with pytest.raises(HostError, match="can't be used"):
+        with pytest.raises(HostError, match="can't be used") as caught:
             tls_context(ServeOptions(tls_cert=file, tls_key=file))
+        assert file in caught.value.got and "openssl req" in caught.value.fix
+    # OpenSSL says of neither that it is this one
+    with pytest.raises(HostError, match="--tls-key") as caught:
+        tls_context(ServeOptions(tls_cert=str(tmp_path / "a.pem"), tls_key=str(tmp_path / "none.pem")))
+    assert caught.value.got == f"{tmp_path / 'none.pem'}: No such file or directory"
+    with pytest.raises(UsageError, match="--tls-key FILE beside it"):
+        ServeOptions(tls_cert="a.pem")
     assert tls_context(ServeOptions()) is None
 
 
