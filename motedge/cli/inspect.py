@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from motedge.bundle.model_words import plain_model
 from motedge.errors import EXIT_GATE_FAILED, EXIT_OK
 from motedge.units import format_bytes
 
@@ -59,7 +60,8 @@ def _check(bundle: Bundle, summary: dict[str, Any]) -> Sequence[Exception]:
 def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
     model = summary["model"]
     yield f"bundle     {summary['bundle']}"
-    yield f"model      {model['family']} {model['variant']}, revision {model['revision'] or 'not recorded'}"
+    words = plain_model(f"{model['family']} {model['variant']}", summary["policy"].get("embodiment"))
+    yield f"model      {words}, revision {model['revision'] or 'not recorded'}"
     yield f"shape set  {_fields(summary['shape_set'])}"
     yield f"policy     {_fields(summary['policy']) or 'none'}"
     yield ""

@@ -20,9 +20,10 @@ from motedge.bench.text import (
     unit_words,
 )
 from motedge.bench.turn_interval import ENOUGH_TURNS
+from motedge.profile.conditions import bundle_words
 from motedge.profile.statistics import COUNT_FOR_P90, COUNT_FOR_P99
 from motedge.quant.page.document import bullets, details, document, table, tiles
-from motedge.units import format_ms
+from motedge.units import count_of, format_ms
 
 _READING = (
     "A cell is one recipe at one operating point. All of them act on the same observations with the same noise: a "
@@ -66,9 +67,10 @@ def _lead(bench: Mapping[str, Any]) -> str:
     where = device["board"] or gpus or device["cpu"]
     first = bench["bundles"][0]
     words = (
-        f"{first['model']}, shape set {first['shape_set']}, on {where} with {bench['engine']['name']}. "
-        f"{len(bench['candidates'])} recipes at {len(bench['points'])} operating points; {options['repeat']} ticks a "
-        f"cell in {options['rounds']} turns, {seen['count']} observations ({seen['kind']})."
+        f"{bundle_words(first)}, on {where} with {bench['engine']['name']}. "
+        f"{count_of(len(bench['candidates']), 'recipe')} at {count_of(len(bench['points']), 'operating point')}; "
+        f"{count_of(options['repeat'], 'tick')} a cell in {count_of(options['rounds'], 'turn')}, "
+        f"{count_of(seen['count'], 'observation')} ({seen['kind']})."
     )
     state, css = ("complete", "good") if bench["complete"] else ("incomplete", "bad")
     stopped = "" if bench["complete"] else f'<p class="caveats">{html.escape(str(bench["stopped"]))}</p>'
@@ -81,7 +83,9 @@ def _tiles(bench: Mapping[str, Any]) -> str:
     shipped = bench["cells"][0]
     if shipped["status"] == MEASURED:
         latency = shipped["latency_ms"]
-        entries.append(("the reference as shipped", format_ms(latency["p50"]), f"median of {latency['count']} ticks"))
+        entries.append(
+            ("the reference as shipped", format_ms(latency["p50"]), f"median of {count_of(latency['count'], 'tick')}")
+        )
     front = [cell for cell in cells if cell["front"]["time"]]
     if front:
         fastest = min(front, key=lambda cell: cell["latency_ms"]["p50"])
@@ -202,7 +206,7 @@ def _candidates(bench: Mapping[str, Any]) -> str:
 def _conditions(bench: Mapping[str, Any]) -> str:
     device = bench["device"]
     pairs = [
-        ("processor", f"{device['cpu']}, {device['usable_cores']} cores"),
+        ("processor", f"{device['cpu']}, {count_of(device['usable_cores'], 'core')}"),
         ("GPU", ", ".join(gpu["name"] for gpu in device["gpus"]) or "none"),
         ("power mode", device["power_mode"] or "not told"),
         *([("energy", words)] if (words := energy_words(bench)) else []),

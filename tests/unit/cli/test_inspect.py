@@ -22,6 +22,16 @@ def test_shows_everything(small_bundle: Path, capsys: pytest.CaptureFixture[str]
     assert "fp16 left out" in out
 
 
+def test_the_model_is_not_called_after_another_embodiment(
+    small_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = json.loads((small_bundle / "manifest.json").read_text())
+    manifest["policy"]["embodiment"] = "av"
+    (small_bundle / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["inspect", str(small_bundle)]) == 0
+    assert "model      edge policy, revision" in capsys.readouterr().out
+
+
 def test_json_counts_shared_files_once(small_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(small_bundle), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
