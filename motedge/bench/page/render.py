@@ -38,7 +38,8 @@ _READING = (
     f"{ENOUGH_TURNS} turns intervals are too narrow.",
     f"Percentiles need values above them: p90 is told from {COUNT_FOR_P90} ticks on, p99 from {COUNT_FOR_P99}.",
     "On the front: no other cell is at least as fast and as near, and better in one. Cells that are equal in both are "
-    "on it together. Lines through the dots are the interval of the median and the spread over observations. The share "
+    "on it together. Lines through the dots are the interval of the median and the spread over observations; "
+    "one with an arrow goes on. The share "
     f"beside it: how often it is on the front when turns are drawn anew; below {100 * SURE:g} % it may be by chance.",
     "Memory is that of the recipe's own process after all of its points.",
 )
@@ -89,13 +90,13 @@ def _tiles(bench: Mapping[str, Any]) -> str:
     front = [cell for cell in cells if cell["front"]["time"]]
     if front:
         fastest = min(front, key=lambda cell: cell["latency_ms"]["p50"])
-        note = f"{fastest['id']}: error {relative_words(fastest['from_shipped'])}"
+        note = f"{fastest['id']}: error {_error(fastest)}"
         entries.append(("the fastest", format_ms(fastest["latency_ms"]["p50"]), note))
     gained = [cell for cell in front if (cell["from_shipped"]["relative_l2"] or 0.0) > 0 and _ratio(cell) < 1]
     if gained:
         nearest = min(gained, key=lambda cell: cell["from_shipped"]["relative_l2"])
-        note = f"{nearest['id']}: error {relative_words(nearest['from_shipped'])}"
-        entries.append(("the nearest that is faster", f"{_ratio(nearest):.3g} of shipped", note))
+        note = f"{_ratio(nearest):.3g} of shipped; {nearest['id']}: error {_error(nearest)}"
+        entries.append(("the nearest that is faster", format_ms(nearest["latency_ms"]["p50"]), note))
     told = [cell for cell in cells if joules(cell) is not None]
     if told:
         least = min(told, key=lambda cell: joules(cell) or 0.0)
@@ -233,6 +234,11 @@ def _front(cell: Mapping[str, Any]) -> str:
 
 def _ratio(cell: Mapping[str, Any]) -> float:
     return 1.0 if cell["of_reference"] is None else float(cell["of_reference"]["ratio"])
+
+
+def _error(cell: Mapping[str, Any]) -> str:
+    """On one line: its unit does not stand alone on the next."""
+    return relative_words(cell["from_shipped"]).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _span(interval: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,13 @@ def test_one_of_each_and_another_embodiment(tmp_path: Path) -> None:
     for part in ("1 recipe at 1 operating point;", "12 ticks a cell in 1 turn, 1 observation (given)"):
         assert part in page
     assert "edge policy, embodiment av" in "\n".join(bench_lines(document))
+
+
+def test_tiles_are_short(tmp_path: Path) -> None:
+    """A tile's value is on one line, and a number is not parted from its unit."""
+    found = re.findall(r'class="value">([^<]*)<', render_page(_whole(tmp_path)))
+    assert len(found) == 5 and max(map(len, found)) <= 14
+    assert "error 9.66\N{NO-BREAK SPACE}%" in render_page(_whole(tmp_path / "again"))
 
 
 def test_an_interrupted_bench_says_so_and_shows_what_there_is(tmp_path: Path) -> None:
