@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from motedge.bundle.model_words import plain_model
 from motedge.errors import EXIT_GATE_FAILED, EXIT_OK
 from motedge.units import format_bytes
 
@@ -58,6 +57,8 @@ def _check(bundle: Bundle, summary: dict[str, Any]) -> Sequence[Exception]:
 
 
 def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
+    from motedge.bundle.model_words import plain_model
+
     model = summary["model"]
     yield f"bundle     {summary['bundle']}"
     words = plain_model(f"{model['family']} {model['variant']}", summary["policy"].get("embodiment"))

@@ -70,6 +70,16 @@ def test_check_finds_a_path_that_leads_outside(small_bundle: Path, capsys: pytes
     assert "points outside its folder" in capsys.readouterr().err
 
 
+def test_a_file_of_a_bundle(small_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, fix in (
+        ("manifest.json", f"give its folder: {small_bundle}"),
+        ("samples/gen_step.npz", "motedge export"),
+    ):
+        assert main(["inspect", str(small_bundle / name)]) == 2
+        said = capsys.readouterr().err
+        assert "got:      a file" in said and fix in said
+
+
 def test_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(tmp_path / "nothing")]) == 2
     captured = capsys.readouterr()
