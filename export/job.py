@@ -75,7 +75,7 @@ def export_bundle(checkpoint: Checkpoint, out: PathLike, options: ExportOptions)
     checkpoint.check()
     tokenizer, special_tokens = checkpoint.tokenizer_files(), checkpoint.special_tokens()
     plan = make_plan(checkpoint, options.shapes, options.variants, options.extras)
-    _require_own_folder(Path(out))
+    require_own_folder(Path(out))
     journal = Journal(Path(out), checkpoint.fingerprint())
     _require_same_origin(journal, plan)
     written = sum(entry.bytes for name, entry in journal.files.items() if (journal.root / name).is_file())
@@ -116,7 +116,14 @@ def _keep_scales(checkpoint: Checkpoint, journal: Journal) -> None:
     journal.make(CHECKPOINT_SCALES, "calibration", scales, lambda path: write_json(path, document))
 
 
-def _require_own_folder(root: Path) -> None:
+def require_own_folder(root: Path) -> None:
+    """Refuses an --out that is a file, or the folder of a checkpoint.
+
+    Raises:
+        BundleError: it is.
+    """
+    if root.exists() and not root.is_dir():
+        raise BundleError(f"{root} is a file, not a folder", fix="give another --out folder")
     if (root / "model_index.json").exists() or (root / "transformer").exists():
         raise BundleError(
             f"{root} holds a checkpoint",

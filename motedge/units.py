@@ -16,6 +16,11 @@ def format_bytes(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def count_of(number: int, noun: str) -> str:
+    """A number of things, one or many: 1, "recipe" -> '1 recipe'; 2, "recipe" -> '2 recipes'."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def format_ms(duration_ms: float) -> str:
     """A duration with three significant digits, in ms below a second and in s above."""
     # What rounds to a thousand is a second: "1 s", not "1e+03 ms"

@@ -9,6 +9,7 @@ from typing import Any
 
 from motedge.bench.state import Cell, CellState
 from motedge.bench.turn_interval import ENOUGH_TURNS, FEWEST_TURNS
+from motedge.units import count_of
 
 # Names of cells in a note
 _NAMED = 3
@@ -70,6 +71,7 @@ def cautions(entries: Sequence[Mapping[str, Any]], one_at_a_time: bool) -> list[
         )
     if turns and min(turns) < ENOUGH_TURNS:
         notes.append(
-            f"intervals are from as few as {min(turns)} turns: too narrow; take at least {ENOUGH_TURNS} (--rounds)"
+            f"intervals are from as few as {count_of(min(turns), 'turn')}: too narrow; take at least {ENOUGH_TURNS} "
+            "(--rounds)"
         )
     return notes

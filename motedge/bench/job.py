@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 from motedge.bench.acting import ActingOptions, check_sample
 from motedge.bench.candidate import Candidate
-from motedge.bench.journal import Journal
+from motedge.bench.journal import Journal, check_journal
 from motedge.bench.no_energy import why_no_energy
 from motedge.bench.observations import Scene
 from motedge.bench.options import BenchOptions
@@ -19,8 +19,10 @@ from motedge.bench.page.render import render_page
 from motedge.bench.prediction import predictions
 from motedge.bench.report import FILE, bench_document
 from motedge.bench.run import BenchRun, Progress
+from motedge.bench.runnable import not_runnable
 from motedge.bench.state import ANSWERS, FAILED, cells_of
 from motedge.bench.worker import Worker
+from motedge.errors import MotedgeError
 from motedge.files import PathLike, atomic_open, write_json
 from motedge.profile.conditions import bundle_identity, device_key, machine, versions
 from motedge.profile.sensors.sampler import Sampler
@@ -64,13 +66,12 @@ class Bench:
         restart: forget what is there.
 
     Raises:
-        UsageError: the folder holds another bench, or there is nothing that could act.
+        UsageError: the folder holds another bench, or there is nothing that could act, or be judged by.
         HostError: it can't be written, or another process writes it.
     """
 
     def __init__(self, subject: BenchSubject, options: BenchOptions, out: PathLike, *, restart: bool = False) -> None:
-        if subject.scenes is None:
-            check_sample(subject.candidates[0].bundle, subject.engine)
+        _require_acting(subject)
         self.subject, self.options, self.root = subject, options, Path(out)
         self.cells = cells_of(subject.candidates, subject.points)
         self._facts = _facts(subject, options)
@@ -160,6 +161,22 @@ class Bench:
         )
 
 
+def check_bench(
+    subject: BenchSubject, options: BenchOptions, out: PathLike, *, restart: bool = False
+) -> dict[str, MotedgeError]:
+    """Refuses what `Bench` would; opens and makes nothing.
+
+    Returns:
+        Candidate's name -> why it can't be opened: its cells will fail.
+
+    Raises:
+        UsageError, DataError, HostError: as `Bench`, but for another process that writes the folder.
+    """
+    found = _require_acting(subject)
+    check_journal(out, _identity(subject, options, _facts(subject, options)), restart=restart)
+    return found
+
+
 @contextlib.contextmanager
 def written_at_last(bench: Bench) -> Iterator[None]:
     """Writes the report at the end of the block, whatever ends it, if there is anything to tell."""
@@ -168,6 +185,13 @@ def written_at_last(bench: Bench) -> Iterator[None]:
     finally:
         if bench.begun:
             bench.write()
+
+
+def _require_acting(subject: BenchSubject) -> dict[str, MotedgeError]:
+    """Candidates that can't be opened; refused where the reference is one, or has nothing to act on."""
+    if subject.scenes is None:
+        check_sample(subject.candidates[0].bundle, subject.engine)
+    return not_runnable(subject.candidates, subject.engine)
 
 
 def _facts(subject: BenchSubject, options: BenchOptions) -> dict[str, Any]:

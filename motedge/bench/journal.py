@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from motedge.bench.differences import differences, told
 from motedge.errors import DataError, HostError, InternalError, UsageError
 from motedge.files import PathLike, atomic_open, disk_error, require_writable
 
@@ -39,15 +40,14 @@ class Journal:
         self.path = Path(folder) / FILE
         require_writable(self.path)
         self._lock = _locked(self.path.with_name(LOCK))
-        # As JSON gives it back, tuples as lists
-        wanted = json.loads(_line(identity))
+        wanted = _as_read(identity)
         if restart or not self.path.exists():
             self.lines: list[dict[str, Any]] = []
             with atomic_open(self.path, "w") as stream:
                 stream.write(_line({"kind": HEAD, "schema": SCHEMA, "identity": wanted}))
             return
         head, *self.lines = read_journal(folder)
-        self._require_same(head["identity"], wanted)
+        _require_same(self.path, head.get("identity"), wanted)
         self._cut_torn()
 
     def append(self, kind: str, **values: Any) -> None:
@@ -80,27 +80,24 @@ class Journal:
         """The lines of a kind, the oldest first."""
         return [line for line in self.lines if line["kind"] == kind]
 
-    def _require_same(self, found: Any, wanted: Mapping[str, Any]) -> None:
-        if not isinstance(found, dict):
-            raise DataError(f"{self.path} is damaged", got="no identity", fix="--restart")
-        different = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
-        if different:
-            name = different[0]
-            before, now = _differing(found.get(name), wanted.get(name))
-            raise UsageError(
-                f"{self.path.parent} holds a bench that differs in {', '.join(different)}",
-                expected=f"{name}: {_short(before)}",
-                got=f"{name}: {_short(now)}",
-                why="figures of both would stand side by side as if they were of one",
-                fix="give another --out, or --restart to measure anew and lose what is there",
-            )
-
     def _cut_torn(self) -> None:
         """What a crash left of a line is cut off, so that the next one begins where it should."""
         content = self.path.read_bytes()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             os.truncate(self.path, whole)
+
+
+def check_journal(folder: PathLike, identity: Mapping[str, Any], *, restart: bool = False) -> None:
+    """Raises what `Journal` would of these, but for another bench that is writing; makes nothing.
+
+    Raises:
+        UsageError, DataError, HostError: as `Journal`.
+    """
+    path = Path(folder) / FILE
+    require_writable(path)
+    if not restart and path.exists():
+        _require_same(path, read_journal(folder)[0].get("identity"), _as_read(identity))
 
 
 def read_journal(folder: PathLike) -> list[dict[str, Any]]:
@@ -129,6 +126,27 @@ def read_journal(folder: PathLike) -> list[dict[str, Any]]:
     return lines
 
 
+def _require_same(path: Path, found: Any, wanted: Mapping[str, Any]) -> None:
+    if not isinstance(found, dict):
+        raise DataError(f"{path} is damaged", got="no identity", fix="--restart")
+    different = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
+    if different:
+        parts = differences(found, wanted)
+        raise UsageError(
+            f"{path.parent} holds a bench that differs in {', '.join(different)}",
+            expected=told(parts, "before"),
+            got=told(parts, "now"),
+            why="figures of both would stand side by side as if they were of one",
+            fix="give another --out, or --restart to measure anew and lose what is there",
+        )
+
+
+def _as_read(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back, tuples as lists."""
+    read: dict[str, Any] = json.loads(_line(identity))
+    return read
+
+
 def _locked(path: Path) -> IO[bytes]:
     """The lock, until it is closed; the end of the process closes it too."""
     try:
@@ -153,16 +171,3 @@ def _line(value: Mapping[str, Any]) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
     except ValueError as error:
         raise InternalError(f"the journal was given what is not JSON: {error}") from error
-
-
-def _differing(before: Any, now: Any) -> tuple[Any, Any]:
-    """Of two mappings what is not the same in both."""
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        return before, now
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return {name: before.get(name) for name in names}, {name: now.get(name) for name in names}
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 200 else text[:200] + " ..."

@@ -10,6 +10,15 @@ from motedge.errors import UsageError
 
 # Confidence of every interval that is told
 CONFIDENCE = 0.95
+# How people are told of them, with the option of the command line
+_WORDS = {
+    "repeat": "the number of ticks (--repeat)",
+    "rounds": "the number of rounds (--rounds)",
+    "warm_up": "the number of warm-up ticks (--warm-up)",
+    "seed": "the seed of the noise (--seed)",
+    "energy_s": "the time that energy is measured (--energy-s)",
+    "idle_s": "the rest before energy is measured (--idle-s)",
+}
 
 
 @dataclass(frozen=True)
@@ -39,9 +48,9 @@ class BenchOptions:
         for name, least in (("repeat", 1), ("rounds", 1), ("warm_up", 0), ("seed", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise UsageError(f"{name} of a bench is wrong", expected=f"a whole number from {least}", got=value)
+                raise UsageError(f"{_WORDS[name]} is wrong", expected=f"a whole number from {least}", got=value)
         if self.seed >= 2**31:
-            raise UsageError("seed of a bench is wrong", expected="0 to 2147483647", got=self.seed)
+            raise UsageError(f"{_WORDS['seed']} is wrong", expected="0 to 2147483647", got=self.seed)
         if self.rounds > self.repeat:
             raise UsageError(
                 "a bench has more rounds than ticks", expected=f"1 to {self.repeat} rounds", got=self.rounds
@@ -49,7 +58,7 @@ class BenchOptions:
         for name in ("energy_s", "idle_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and 0 <= value <= 3600):
-                raise UsageError(f"{name} of a bench is wrong", expected="0 to 3600 s", got=value)
+                raise UsageError(f"{_WORDS[name]} is wrong", expected="0 to 3600 s", got=value)
         if not 1 <= self.interval_ms <= 60_000:
             raise UsageError("the sensors' interval is wrong", expected="1 to 60000 ms", got=self.interval_ms)
 

@@ -39,7 +39,7 @@ from motedge.profile.sensors.sampler import Sampler
 from motedge.profile.sensors.sensor import ENERGY_J, POWER_W
 
 LOG = logging.getLogger(__name__)
-# Told of each piece of work: phase, number, count, cell
+# Told of each piece of work: phase, number, count, cell, or candidate where one is loaded
 Progress = Callable[[str, int, int, str], None]
 # Opens a candidate
 Opener = Callable[[Candidate], Working]
@@ -80,6 +80,8 @@ class BenchRun:
         # Cells that were timed in this session, which has this number
         self._warm: set[str] = set()
         self._session = 0
+        # What whoever watches was told last
+        self._now_at: Optional[tuple[str, int, int, str]] = None
         # Power of the machine at rest, once it is needed
         self._idle: Optional[list[Energy]] = None
 
@@ -171,9 +173,12 @@ class BenchRun:
     def _spend(self, group: Sequence[Cell]) -> None:
         """Energy of each cell, by ticks that don't count as times."""
         self._idle = None
-        for cell in self._pending("loading", group, lambda state: state.energy is None):
+        found = states(self._journal.lines, self._cells)
+        lacking = [cell for cell in group if found[cell.id].failed is None and found[cell.id].energy is None]
+        for candidate in dict.fromkeys(cell.candidate for cell in lacking):
             # Whatever is to be measured is loaded while the machine rests, since that is what ticks are seen against
-            self._attempt(cell, lambda work, cell: None)
+            first = next(cell for cell in lacking if cell.candidate == candidate)
+            self._attempt(first, lambda work, cell: None)
         for cell in self._pending("energy", group, lambda state: state.energy is None):
             self._attempt(cell, self._measure_energy)
 
@@ -206,10 +211,14 @@ class BenchRun:
     def _told(self, phase: str, cells: Sequence[Cell]) -> Iterator[Cell]:
         """All of them, after whoever watches was told of each."""
         for number, cell in enumerate(cells):
-            if self._progress is not None:
-                self._progress(phase, number, len(cells), cell.id)
+            self._now_at = phase, number, len(cells), cell.id
+            self._tell(*self._now_at)
             LOG.debug("%s, %s", phase, cell.id)
             yield cell
+
+    def _tell(self, phase: str, number: int, count: int, name: str) -> None:
+        if self._progress is not None:
+            self._progress(phase, number, count, name)
 
     def _attempt(self, cell: Cell, work: Callable[[Working, Cell], None], *, noted: bool = True) -> None:
         """Does it; what goes wrong is noted as the cell's, which is then left alone, or only logged."""
@@ -231,6 +240,8 @@ class BenchRun:
         if candidate.name in self._broken:
             raise CellError(self._broken[candidate.name])
         if candidate.name not in self._open:
+            names = list(dict.fromkeys(cell.candidate.name for cell in self._cells))
+            self._tell("loading", names.index(candidate.name), len(names), candidate.name)
             start_s = time.perf_counter()
             try:
                 self._open[candidate.name] = self._opener(candidate)
@@ -240,6 +251,9 @@ class BenchRun:
                 self._broken[candidate.name] = str(error)
                 raise CellError(str(error)) from error
             self._journal.append(OPENED, candidate=candidate.name, load_s=round(time.perf_counter() - start_s, 4))
+            if self._now_at is not None:
+                # It may have taken minutes: back to what it was loaded for
+                self._tell(*self._now_at)
         return self._open[candidate.name]
 
     def _close_all(self) -> None:

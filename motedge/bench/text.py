@@ -7,9 +7,10 @@ from typing import Any, Optional
 
 from motedge.bench.front_share import SURE
 from motedge.bench.report import FAILED, MEASURED, joules
+from motedge.profile.conditions import bundle_words
 from motedge.profile.sensors.sensor import BOARD, CPU, GPU
 from motedge.profile.statistics import COUNT_FOR_P90, COUNT_FOR_P99
-from motedge.units import format_bytes, format_ms
+from motedge.units import count_of, format_bytes, format_ms
 
 # Parts of the machine that sensors tell of -> whose energy is shown
 _WHOSE = {
@@ -34,13 +35,14 @@ def _head(document: Mapping[str, Any]) -> list[str]:
     device, seen, options = document["device"], document["observations"], document["options"]
     gpus = ", ".join(gpu["name"] for gpu in device["gpus"])
     where = device["board"] or gpus or device["cpu"]
+    bundles = document["bundles"]
     lines = [
-        f"bundles      {', '.join(entry['name'] for entry in document['bundles'])}: {document['bundles'][0]['model']}",
+        f"bundles      {', '.join(entry['name'] for entry in bundles)}: {bundle_words(bundles[0])}",
         f"engine       {document['engine']['name']}",
-        f"device       {where}, {device['usable_cores']} cores"
+        f"device       {where}, {count_of(device['usable_cores'], 'core')}"
         + (f", target {device['target']}" if device["target"] else ""),
         f"observations {seen['count']}: {seen['kind']}; noise of seed {options['seed']} on",
-        f"ticks        {options['repeat']} a cell in {options['rounds']} turns",
+        f"ticks        {options['repeat']} a cell in {count_of(options['rounds'], 'turn')}",
     ]
     if not document["complete"]:
         lines.append(f"INCOMPLETE   {document['stopped']}")
@@ -130,7 +132,7 @@ def _plan(document: Mapping[str, Any]) -> list[str]:
 
 def _so_far(cell: Mapping[str, Any]) -> str:
     latency = cell["latency_ms"]
-    return "" if latency is None else f", {latency['count']} ticks so far, p50 {format_ms(latency['p50'])}"
+    return "" if latency is None else f", {count_of(latency['count'], 'tick')} so far, p50 {format_ms(latency['p50'])}"
 
 
 def forwards_words(cell: Mapping[str, Any]) -> str:

@@ -32,6 +32,14 @@ class Bundle:
         """
         folder = Path(root)
         path = folder / MANIFEST
+        if folder.is_file():
+            within = (folder.parent / MANIFEST).is_file()
+            raise BundleError(
+                f"there is no bundle at {folder}",
+                expected=f"a folder with {MANIFEST}",
+                got="a file",
+                fix=f"give its folder: {folder.parent}" if within else "motedge export CHECKPOINT --out BUNDLE",
+            )
         if not folder.is_dir():
             raise BundleError(f"there is no bundle at {folder}", fix="motedge export CHECKPOINT --out BUNDLE")
         if not path.is_file():

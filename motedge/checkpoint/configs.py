@@ -101,6 +101,14 @@ def _sound_config(path: Path) -> SoundConfig | None:
 
 def _require_cosmos3(root: Path) -> None:
     """Raises CheckpointError for a folder of another model, naming what it is."""
+    if root.is_file():
+        inside = [folder for folder in (root.parent, root.parent.parent) if (folder / "model_index.json").is_file()]
+        bring = "`motedge checkpoint fetch` brings a whole one"
+        raise CheckpointError(
+            f"{root} is a file, not a checkpoint folder",
+            expected="the folder that holds transformer/, vae/ and text_tokenizer/",
+            fix=f"give the folder that the file is in: {inside[0]}" if inside else bring,
+        )
     if not root.is_dir():
         raise CheckpointError(
             f"no checkpoint folder: {root}", fix="`motedge checkpoint fetch` brings one, `make` writes a random one"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from motedge.cli.gpu_arguments import add_gpu_arguments, gpu_options
 from motedge.cli.watched_work import watched_work
 from motedge.errors import UsageError, closest
+from motedge.units import count_of
 
 if TYPE_CHECKING:
     from motedge.bench.job import BenchSubject
@@ -63,7 +64,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     again = parser.add_argument_group("again")
     again.add_argument("--restart", action="store_true", help="forget what --out holds")
     again.add_argument("--retry", action="store_true", help="try cells that failed once more")
-    parser.add_argument("--dry-run", action="store_true", help="list the cells, and run nothing")
+    parser.add_argument("--dry-run", action="store_true", help="check, list the cells, and run nothing")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     parser.set_defaults(run=run)
 
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
     options, subject = _options(args), _subject(args)
     if args.dry_run:
-        return _list(args, subject)
+        return _list(args, subject, options)
     with Bench(subject, options, args.out, restart=args.restart) as bench:
         sensors = [] if args.no_sensors else all_sensors(args.gpu, options.interval_ms)
         try:
@@ -92,19 +93,33 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_GATE_FAILED if failed else EXIT_OK
 
 
-def _list(args: argparse.Namespace, subject: BenchSubject) -> int:
+def _list(args: argparse.Namespace, subject: BenchSubject, options: BenchOptions) -> int:
+    """The cells; exit code 1 where some are sure to fail, as the run's would be."""
+    from motedge.bench.job import check_bench
     from motedge.bench.state import cells_of
-    from motedge.errors import EXIT_OK
+    from motedge.errors import EXIT_GATE_FAILED, EXIT_OK
 
+    failing = {
+        name: str(error) for name, error in check_bench(subject, options, args.out, restart=args.restart).items()
+    }
     cells = cells_of(subject.candidates, subject.points)
     if args.json:
-        rows = [{"candidate": cell.candidate.to_dict(), "point": cell.point.to_dict()} for cell in cells]
+        rows = [
+            {
+                "candidate": cell.candidate.to_dict(),
+                "point": cell.point.to_dict(),
+                "error": failing.get(cell.candidate.name),
+            }
+            for cell in cells
+        ]
         print(_json({"cells": rows, "notes": list(subject.notes)}))
-        return EXIT_OK
-    for cell in cells:
-        print(f"{cell.point.forwards:>4} forwards  {cell.id}")
-    print("\n".join([f"{len(cells)} cells", *(f"left out: {note}" for note in subject.notes)]))
-    return EXIT_OK
+    else:
+        for cell in cells:
+            print(f"{cell.point.forwards:>4} forwards  {cell.id}{', will fail' * (cell.candidate.name in failing)}")
+        print("\n".join([count_of(len(cells), "cell"), *subject.notes]))
+        for name, error in failing.items():
+            print(f"will fail: {name}: {error}")
+    return EXIT_GATE_FAILED if failing else EXIT_OK
 
 
 def _subject(args: argparse.Namespace) -> BenchSubject:
@@ -182,4 +197,4 @@ def _progress(show: Optional[Callable[[str], None]]) -> Any:
     """Tells a bench's progress in words; None where nobody watches."""
     if show is None:
         return None
-    return lambda phase, number, count, cell: show(f"{phase}: {number + 1} of {count}, {cell}")
+    return lambda phase, number, count, name: show(f"{phase}: {number + 1} of {count}, {name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from motedge.units import format_bytes
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise MissingPackageError(error.name or "torch", extra="export", purpose="to export graphs") from error
     from motedge.checkpoint.reader import Checkpoint
-    from motedge.export.job import ExportOptions, export_bundle
+    from motedge.export.job import ExportOptions, export_bundle, require_own_folder
     from motedge.export.plan import make_plan
     from motedge.export.shapes import load_shape_set
     from motedge.export.variants import parse_variants
@@ -67,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     options = ExportOptions(load_shape_set(args.shape_set), parse_variants(args.variants), args.samples, extras)
     if args.dry_run:
         checkpoint.check()
+        require_own_folder(Path(args.out))
         plan = make_plan(checkpoint, options.shapes, options.variants, options.extras)
         _print_plan({**plan.weight_bytes, **plan.table_bytes}, plan.total_bytes, args.json)
         return EXIT_OK

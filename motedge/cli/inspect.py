@@ -57,9 +57,12 @@ def _check(bundle: Bundle, summary: dict[str, Any]) -> Sequence[Exception]:
 
 
 def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
+    from motedge.bundle.model_words import plain_model
+
     model = summary["model"]
     yield f"bundle     {summary['bundle']}"
-    yield f"model      {model['family']} {model['variant']}, revision {model['revision'] or 'not recorded'}"
+    words = plain_model(f"{model['family']} {model['variant']}", summary["policy"].get("embodiment"))
+    yield f"model      {words}, revision {model['revision'] or 'not recorded'}"
     yield f"shape set  {_fields(summary['shape_set'])}"
     yield f"policy     {_fields(summary['policy']) or 'none'}"
     yield ""

@@ -265,7 +265,15 @@ def _observation(args: argparse.Namespace) -> Observation:
     if args.observation:
         if args.state:
             raise UsageError("--state and --observation contradict each other", fix="edit observation.json instead")
-        return read_observation(args.observation, instruction=args.instruction)
+        given = Path(args.observation)
+        if given.is_file() and given.suffix != ".json":
+            raise UsageError(
+                f"--observation {given} is a file",
+                expected="a folder with observation.json and its images",
+                fix=f"--image {given} --instruction TEXT for a vehicle; --views wrist={given} --state NUMBERS "
+                "--instruction TEXT for a robot",
+            )
+        return read_observation(given, instruction=args.instruction)
     needed = ("instruction",) if args.image else ("state", "instruction")
     for name in needed:
         if getattr(args, name) is None:

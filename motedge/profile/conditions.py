@@ -9,6 +9,7 @@ from typing import Any
 
 import motedge
 from motedge.bundle import Bundle
+from motedge.bundle.model_words import model_words
 from motedge.doctor import examine
 from motedge.files import sha256_file
 from motedge.targets.detect import detect
@@ -61,7 +62,13 @@ def bundle_identity(root: Path) -> dict[str, Any]:
         "manifest_sha256": sha256_file(root / "manifest.json"),
         "model": f"{manifest.model.get('family')} {manifest.model.get('variant')}",
         "shape_set": manifest.shape_set.get("name"),
+        "embodiment": manifest.policy.get("embodiment"),
     }
+
+
+def bundle_words(identity: Mapping[str, Any]) -> str:
+    """Model, embodiment and shape set of a bundle's identity; those that were recorded without embodiment lack it."""
+    return f"{model_words(identity['model'], identity.get('embodiment'))}, shape set {identity['shape_set']}"
 
 
 def device_key(device: Mapping[str, Any]) -> tuple[Any, ...]:

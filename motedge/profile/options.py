@@ -42,14 +42,18 @@ class ProfileOptions:
         for name, least in (("ticks", 1), ("warmup", 0), ("new_prompts", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise UsageError(f"{name} of a profile is wrong", expected=f"a whole number from {least}", got=value)
+                raise UsageError(f"{_option(name)} is wrong", expected=f"a whole number from {least}", got=value)
         for name in ("max_s", "rate_hz", "deadline_ms"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{name} of a profile is wrong", expected="a finite number above 0", got=value)
+                raise UsageError(f"{_option(name)} is wrong", expected="a finite number above 0", got=value)
         for name in ("idle_s", "energy_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and 0 <= value <= 3600):
-                raise UsageError(f"{name} of a profile is wrong", expected="0 to 3600 s", got=value)
+                raise UsageError(f"{_option(name)} is wrong", expected="0 to 3600 s", got=value)
         if not 1 <= self.interval_ms <= 60_000:
             raise UsageError("the sensors' interval is wrong", expected="1 to 60000 ms", got=self.interval_ms)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

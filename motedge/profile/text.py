@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
+from motedge.profile.conditions import bundle_words
 from motedge.profile.stages import is_sum
 from motedge.profile.statistics import COUNT_FOR_P90, COUNT_FOR_P99
-from motedge.units import format_bytes, format_ms
+from motedge.units import count_of, format_bytes, format_ms
 
 _WIDTH = 24
 
@@ -27,9 +28,9 @@ def _head(document: Mapping[str, Any]) -> list[str]:
     where = device["board"] or gpus or device["cpu"]
     variants = ", ".join(sorted(set(engine["variants"].values())))
     lines = [
-        f"bundle       {bundle['name']}: {bundle['model']}, shape set {bundle['shape_set']}",
+        f"bundle       {bundle['name']}: {bundle_words(bundle)}",
         f"engine       {engine['name']}, {variants}" + (f", recipe {engine['recipe']}" if engine.get("recipe") else ""),
-        f"device       {where}, {device['usable_cores']} cores"
+        f"device       {where}, {count_of(device['usable_cores'], 'core')}"
         + (f", target {device['target']}" if device["target"] else "")
         + (f", power mode {device['power_mode']}" if device["power_mode"] else ""),
     ]
@@ -51,7 +52,7 @@ def _stage_table(document: Mapping[str, Any]) -> list[str]:
     count = tick["warm"]["count"] if "warm" in tick else 0
     lines = [
         f"{'ms':<{_WIDTH}}{'first':>10}{'new prompt':>12}{'p50':>10}{'p90':>10}{'p99':>10}{'max':>10}   "
-        f"warm: {count} ticks"
+        f"warm: {count_of(count, 'tick')}"
     ]
     for name, phases in document["stages"].items():
         warm, first, renewed = (phases.get(phase) for phase in ("warm", "first", "new prompt"))

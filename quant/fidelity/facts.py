@@ -32,6 +32,7 @@ def collect_facts(
     versions = {name: importlib.metadata.version(name) for name in _VERSIONS if _installed(name)}
     return {
         "model": {name: model.get(name) for name in ("family", "variant", "checkpoint")},
+        "embodiment": source.manifest.policy.get("embodiment"),
         "bundles": {
             "source": source.root.resolve().name,
             "quantized": None if sides.quantized is None else sides.quantized.root.resolve().name,

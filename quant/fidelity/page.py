@@ -6,6 +6,7 @@ import html
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from motedge.bundle.model_words import model_words
 from motedge.quant.fidelity.figures import Figures
 from motedge.quant.fidelity.plots import (
     SHADES,
@@ -54,7 +55,8 @@ _READING = (
 def render_page(report: FidelityReport) -> str:
     """The page of one report."""
     model = report.facts["model"]
-    title = f"{report.recipe} on {model['family']} {model['variant']}: fidelity {report.verdict.status}"
+    words = model_words(f"{model['family']} {model['variant']}", report.facts.get("embodiment"))
+    title = f"{report.recipe} on {words}: fidelity {report.verdict.status}"
     sections = [_verdict(report), _caveats(report)]
     if report.velocities:
         sections.append(_velocities(report))

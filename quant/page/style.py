@@ -44,6 +44,7 @@ tr.marked td { font-weight: 600; background: var(--card); }
 .key.dashed { height: 0; width: 20px; border-top: 2px dashed var(--soft); border-radius: 0; margin-bottom: 4px; }
 .ramp { display: inline-block; width: 22px; height: 12px; margin-bottom: -1px; }
 svg { max-width: 100%; height: auto; display: block; }
+.scroll > svg { min-width: var(--least); }
 .maps { display: flex; flex-wrap: wrap; gap: 4px 36px; }
 svg text { font: 12px system-ui, sans-serif; }
 .tick { fill: var(--soft); }

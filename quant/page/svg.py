@@ -7,6 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# Pixels to which a picture may shrink where it can scroll
+READABLE = 900
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -98,9 +101,11 @@ def path(points: Sequence[tuple[float, float]], css: str) -> str:
 
 
 def picture(width: float, height: float, label: str, parts: Sequence[str]) -> str:
-    """The SVG element; as wide as drawn, or as its column if that is narrower."""
+    """The SVG element; as wide as drawn, or as its column if that is narrower. What scrolls does so before its text is
+    too small to be read."""
+    least = min(width, READABLE)
     return (
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" style="width:{width:.0f}px" role="img" '
+        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" style="width:{width:.0f}px;--least:{least:.0f}px" role="img" '
         f'aria-label="{html.escape(label, quote=True)}">{"".join(parts)}</svg>'
     )
 

@@ -182,6 +182,7 @@ def _write(
         "identity": _plain(plan.identity),
         "request": _plain(plan.request),
         "model": {name: model.get(name) for name in ("family", "variant", "revision", "checkpoint")},
+        "embodiment": plan.bundle.manifest.policy.get("embodiment"),
         "recipe": None if recipe is None else {"file": RECIPE, "fingerprint": recipe.fingerprint()},
         **make_report(plan.space, findings, ledger.records, workload, plan.options),
     }

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from motedge.bundle.model_words import model_words
 from motedge.quant.page.style import STYLE
 from motedge.quant.page.svg import percent
 from motedge.quant.sensitivity.maps import SHADES, assignment_map, cost_limits, cost_map, scheme_class, step_bars
@@ -19,7 +20,8 @@ _TOWERS = {"und_prefill": "Reasoner (und_prefill)", "gen_step": "Generator (gen_
 def render_page(report: Mapping[str, Any]) -> str:
     """The page of a finished search; `report` is the content of sensitivity.json."""
     model = report["model"]
-    title = f"Sensitivity of {model['family']} {model['variant']}"
+    words = model_words(f"{model['family']} {model['variant']}", report.get("embodiment"))
+    title = f"Sensitivity of {words}"
     sections = [_summary(report), _front(report), _assignment(report), _costs(report), _steps(report), _notes(report)]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -26,6 +26,8 @@ from motedge.runtime.policy.views import VIEW_NAMES
 
 SCHEMA = "motedge.observation/v1"
 FILE = "observation.json"
+_MADE_BY = "motedge run BUNDLE --views wrist=FILE,... --record DIR writes such folders"
+_JSON_KINDS = ((dict, "an object"), (list, "a list"), (str, "the text"), ((bool, int, float), "the value"))
 _KEYS = ("schema", "views", "image", "joint_position", "gripper_position", "instruction", "source")
 
 
@@ -38,31 +40,59 @@ def read_observation(folder: PathLike, *, instruction: Optional[str] = None) -> 
     """
     root = Path(folder)
     path = root / FILE
-    if not path.is_file():
-        raise ObservationError(
-            f"there is no observation in {root}", expected=f"a folder with {FILE}", fix="check the path"
-        )
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ObservationError(f"{path} is not JSON", got=str(error)) from error
-    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
-        got = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
-        raise ObservationError(f"{path} is not an observation", expected=f'"schema": "{SCHEMA}"', got=got)
-    for key in raw:
-        if key not in _KEYS:
-            raise ObservationError(f"{path}: unknown key {key!r}", fix=closest(key, _KEYS))
-    image = raw.get("image")
+    raw = _document(root, path)
+    image = _named(path, "image", raw["image"]) if raw.get("image") else None
+    views = {} if image else _views(raw, path)
+    if not image and raw.get("joint_position") is None:
+        raise ObservationError(f"{path}: joint_position is missing", expected="7 joint angles in rad, beside views")
+    read: dict[str, Any] = {
+        "views": None if image else read_views({name: _inside(root, file) for name, file in views.items()}),
+        "image": read_image(_inside(root, image)) if image else None,
+    }
     # Observation checks these three
     state: dict[str, Any] = {key: raw.get(key) for key in ("joint_position", "gripper_position", "instruction")}
     if instruction is not None:
         state["instruction"] = instruction
-    return Observation(
-        **state,
-        views=None if image else read_views({name: _inside(root, file) for name, file in _views(raw, path).items()}),
-        image=read_image(_inside(root, image)) if image else None,
-        source=raw.get("source"),
-    )
+    try:
+        return Observation(**state, **read, source=raw.get("source"))
+    except ObservationError as error:
+        told = {name: getattr(error, name) for name in ("expected", "got", "why", "fix")}
+        raise ObservationError(f"{path}: {error.what}", **told) from error
+
+
+def _document(root: Path, path: Path) -> dict[str, Any]:
+    """The content of observation.json as far as it has the right keys."""
+    if root.is_file():
+        raise ObservationError(
+            f"{root} is a file, not an observation",
+            expected=f"a folder with {FILE} and its images",
+            fix=f"give its folder: {root.parent}" if root.name == FILE else _MADE_BY,
+        )
+    if not path.is_file():
+        raise ObservationError(
+            f"there is no observation in {root}",
+            expected=f"a folder with {FILE}",
+            fix="check the path" if root.is_dir() else f"check the path; {_MADE_BY}",
+        )
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ObservationError(
+            f"{path} is not JSON", expected="one object in UTF-8", got=str(error), fix=_MADE_BY
+        ) from error
+    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+        got = (repr(raw["schema"]) if "schema" in raw else "no schema") if isinstance(raw, dict) else _kind(raw)
+        raise ObservationError(
+            f"{path} is not an observation", expected=f'an object with "schema": "{SCHEMA}"', got=got, fix=_MADE_BY
+        )
+    for key in raw:
+        if key not in _KEYS:
+            raise ObservationError(f"{path}: unknown key {key!r}", fix=closest(key, _KEYS))
+    if raw.get("image") and raw.get("views"):
+        raise ObservationError(f"{path} has both image and views", expected="one of them")
+    if not isinstance(raw.get("source"), (str, type(None))):
+        raise ObservationError(f"{path}: source is not text", expected="text or null", got=_kind(raw["source"]))
+    return raw
 
 
 def write_observation(folder: PathLike, observation: Observation) -> Path:
@@ -120,19 +150,38 @@ def read_image(path: Path) -> Image:
 
 
 def _views(raw: Mapping[str, Any], path: Path) -> dict[str, str]:
+    """Camera -> file name."""
     views = raw.get("views")
     if not isinstance(views, dict):
-        raise ObservationError(f"{path} names no images", expected=f"views with {', '.join(VIEW_NAMES)}, or image")
+        raise ObservationError(
+            f"{path} names no images",
+            expected=f"views, an object with {', '.join(VIEW_NAMES)}; or image, a file's name",
+            got="neither" if views is None else f"views is {_kind(views)}",
+        )
     for name in views:
         if name not in VIEW_NAMES:
             raise ObservationError(f"{path}: unknown camera view {name!r}", fix=closest(str(name), VIEW_NAMES))
-    return {name: file for name, file in views.items() if file is not None}
+    return {name: _named(path, f"view {name}", file) for name, file in views.items() if file is not None}
 
 
-def _inside(root: Path, name: Any) -> Path:
+def _named(path: Path, what: str, name: Any) -> str:
+    if not isinstance(name, str):
+        raise ObservationError(f"{path}: {what} is not a file's name", expected="text", got=_kind(name))
+    return name
+
+
+def _kind(value: Any) -> str:
+    """What JSON calls it, with the value itself where it is short."""
+    for kinds, words in _JSON_KINDS:
+        if isinstance(value, kinds):
+            return words if kinds in (dict, list) else f"{words} {json.dumps(value)}"
+    return "null"
+
+
+def _inside(root: Path, name: str) -> Path:
     """A file of the folder; an observation from elsewhere must not make this read any file of the machine."""
-    target = (root / str(name)).resolve()
-    if not isinstance(name, str) or root.resolve() not in target.parents:
+    target = (root / name).resolve()
+    if root.resolve() not in target.parents:
         raise ObservationError("an image lies outside the observation's folder", expected=f"below {root}", got=name)
     return target
 

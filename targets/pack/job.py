@@ -12,6 +12,7 @@ from typing import Optional
 
 import motedge
 from motedge.bundle import Bundle
+from motedge.bundle.model_words import plain_model
 from motedge.errors import UsageError
 from motedge.files import require_free
 from motedge.runtime.engine_files import EngineFiles
@@ -151,8 +152,9 @@ def _own_wheel(options: PackOptions, folder: Path, notes: list[str]) -> Optional
 
 def _name(bundle: Bundle, recipe: Optional[str], wish: Wish) -> str:
     """For people, and for folders: family, model variant, shape set, recipe."""
-    model = bundle.manifest.model
-    parts = [model.get("family"), model.get("variant"), bundle.manifest.shape_set.get("name"), wish.recipe or recipe]
+    model, embodiment = bundle.manifest.model, bundle.manifest.policy.get("embodiment")
+    named = plain_model(" ".join(str(model[key]) for key in ("family", "variant") if model.get(key)), embodiment)
+    parts = [named, bundle.manifest.shape_set.get("name"), wish.recipe or recipe]
     words = "-".join(str(part) for part in parts if part).lower()
     return "-".join(filter(None, "".join(c if c.isascii() and c.isalnum() else "-" for c in words).split("-")))
 

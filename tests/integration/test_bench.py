@@ -275,7 +275,7 @@ def test_what_is_refused(
         ([str(plain), "--engine", "onnxruntim"], "did you mean 'onnxruntime'"),
         ([str(plain), "--observations", str(tmp_path)], "there is no observation in"),
         ([str(plain), "--target", "jetson-agx-thor"], "did you mean"),
-        ([str(plain), "--repeat", "0"], "repeat of a bench is wrong"),
+        ([str(plain), "--repeat", "0"], "the number of ticks (--repeat) is wrong"),
         ([str(plain), "--most-observations", "0", "--observations", str(scenes)], "needs an observation"),
         ([str(tmp_path / "none")], "there is no bundle"),
         ([str(plain), "--engine", "tensorrt"], "the sample of a tick does not run on tensorrt"),
@@ -307,4 +307,27 @@ def test_a_dry_run_writes_nothing(
     assert main(bench(plain, quantized, scenes, tmp_path / "out", "--dry-run")) == 0
     assert "9 cells" in capsys.readouterr().out and not (tmp_path / "out").exists()
     assert main(bench(plain, quantized, scenes, tmp_path / "out", "--dry-run", "--json")) == 0
-    assert len(json.loads(capsys.readouterr().out)["cells"]) == 9
+    rows = json.loads(capsys.readouterr().out)["cells"]
+    assert len(rows) == 9 and all(row["error"] is None for row in rows)
+
+
+def test_a_dry_run_refuses_what_the_run_would(
+    plain: Path, quantized: Path, scenes: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    out, dry = tmp_path / "out", ["--dry-run"]
+    before = (whole / "journal.jsonl").read_bytes()
+    for command, said in (
+        (bench(plain, quantized, scenes, out, "--variants", "primitive-fp31"), "no bundle has variant"),
+        (bench(plain, quantized, scenes, tmp_path / "file"), "can't write"),
+        (bench(plain, quantized, scenes, whole, "--seed", "1"), "options seed: 0"),
+        (["bench", str(plain), "--engine", "tensorrt", "--out", str(out)], "does not run on tensorrt"),
+    ):
+        errors = []
+        for more in ([], dry):
+            assert main([*command, *more]) == 2
+            errors.append(capsys.readouterr().err)
+        assert said in errors[0] and errors[0] == errors[1]
+    assert main(bench(plain, quantized, scenes, whole, *dry)) == 0
+    assert main(bench(plain, quantized, scenes, whole, "--seed", "1", "--restart", *dry)) == 0
+    assert not out.exists() and (whole / "journal.jsonl").read_bytes() == before

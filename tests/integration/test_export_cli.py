@@ -121,6 +121,14 @@ def test_no_checkpoint_there(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "no checkpoint folder" in capsys.readouterr().err
 
 
+def test_an_out_that_is_a_file(edge: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("kept")
+    for dry in ([], ["--dry-run"]):
+        assert main(["export", edge, "--out", str(tmp_path / "file"), *dry]) == 2
+        assert "is a file, not a folder" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_a_broken_checkpoint(edge: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = Path(shutil.copytree(edge, tmp_path / "copy"))
     edit_json(copy / "transformer/config.json", num_hidden_layers=4)

@@ -110,7 +110,7 @@ def test_what_is_refused(bundle: Path, scene: Path, tmp_path: Path, capsys: pyte
     command = ["profile", str(bundle), "--observation", str(scene)]
     (tmp_path / "profile.json").write_text("{}")
     for arguments, said in (
-        (["--ticks", "0"], "ticks of a profile is wrong"),
+        (["--ticks", "0"], "--ticks is wrong"),
         (["--engine", "onnxruntim"], "did you mean 'onnxruntime'"),
         (["--variant", "fused-fp16"], "primitive-fp32"),
         (["--out", str(tmp_path)], "--overwrite"),

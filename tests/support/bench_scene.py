@@ -13,12 +13,15 @@ from motedge.bench.candidate import Candidate
 from motedge.bench.journal import Journal
 from motedge.bench.options import BenchOptions
 from motedge.bench.report import bench_document
-from motedge.bench.run import BenchRun
+from motedge.bench.run import BenchRun, Progress
 from motedge.bench.session import Answers, Memory, Stretch, Times
 from motedge.bench.state import Cell, cells_of
+from motedge.bundle import GraphEntry, Manifest, Variant
+from motedge.files import write_json
 from motedge.profile.sensors.sampler import Sampler
 from motedge.profile.sensors.sensor import Sensor
 from motedge.runtime.deadline.operating_point import OperatingPoint
+from motedge.runtime.policy.loader import GRAPHS
 from motedge.runtime.request import SamplerSettings
 
 CANDIDATES = [
@@ -98,6 +101,25 @@ class MadeWorking:
         self.fail(what, settings.steps)
 
 
+def made_bundle(root: Path, recipes: Sequence[Optional[str]], kind: str = "primitive-fp32", **changes: Any) -> Path:
+    """A bundle whose towers are there in these recipes, and its encoder unquantized, all of one kind."""
+    graphs = {}
+    for graph in GRAPHS:
+        found = {}
+        for recipe in recipes if graph != "vae_encoder" else [None]:
+            name = kind + (f"-{recipe}" if recipe else "")
+            found[name] = Variant(f"graphs/{graph}.{name}.onnx", (), *kind.split("-"), 20, recipe)
+        graphs[graph] = GraphEntry(f"contracts/{graph}.json", found)
+    fields: dict[str, Any] = {
+        "model": {"family": "edge"},
+        "shape_set": {"name": "mini"},
+        "policy": {"embodiment": "droid_lerobot"},
+        **changes,
+    }
+    write_json(root / "manifest.json", Manifest(graphs=graphs, files={}, **fields).to_dict())
+    return root
+
+
 def made_cells() -> list[Cell]:
     return cells_of(CANDIDATES, POINTS)
 
@@ -108,6 +130,7 @@ def run_made(
     fail: Callable[[str, str, int], None] = lambda *_: None,
     options: BenchOptions = QUICK,
     sensors: Sequence[Sensor] = (),
+    progress: Optional[Progress] = None,
     **how: Any,
 ) -> None:
     """A bench of the made candidates; `fail` is told candidate, call and steps."""
@@ -117,7 +140,7 @@ def run_made(
         return MadeWorking(candidate.name, log, lambda what, steps: fail(candidate.name, what, steps))
 
     with Sampler(sensors, options.interval_ms) as sampler:
-        BenchRun(made_cells(), options, journal, opener, sampler).run(**how)
+        BenchRun(made_cells(), options, journal, opener, sampler, progress=progress).run(**how)
 
 
 def made_document(folder: Path, lines: Optional[Sequence[Any]] = None, **facts: Any) -> dict[str, Any]:

@@ -20,9 +20,10 @@ from motedge.bench.text import (
     unit_words,
 )
 from motedge.bench.turn_interval import ENOUGH_TURNS
+from motedge.profile.conditions import bundle_words
 from motedge.profile.statistics import COUNT_FOR_P90, COUNT_FOR_P99
 from motedge.quant.page.document import bullets, details, document, table, tiles
-from motedge.units import format_ms
+from motedge.units import count_of, format_ms
 
 _READING = (
     "A cell is one recipe at one operating point. All of them act on the same observations with the same noise: a "
@@ -37,7 +38,8 @@ _READING = (
     f"{ENOUGH_TURNS} turns intervals are too narrow.",
     f"Percentiles need values above them: p90 is told from {COUNT_FOR_P90} ticks on, p99 from {COUNT_FOR_P99}.",
     "On the front: no other cell is at least as fast and as near, and better in one. Cells that are equal in both are "
-    "on it together. Lines through the dots are the interval of the median and the spread over observations. The share "
+    "on it together. Lines through the dots are the interval of the median and the spread over observations; "
+    "one with an arrow goes on. The share "
     f"beside it: how often it is on the front when turns are drawn anew; below {100 * SURE:g} % it may be by chance.",
     "Memory is that of the recipe's own process after all of its points.",
 )
@@ -66,9 +68,10 @@ def _lead(bench: Mapping[str, Any]) -> str:
     where = device["board"] or gpus or device["cpu"]
     first = bench["bundles"][0]
     words = (
-        f"{first['model']}, shape set {first['shape_set']}, on {where} with {bench['engine']['name']}. "
-        f"{len(bench['candidates'])} recipes at {len(bench['points'])} operating points; {options['repeat']} ticks a "
-        f"cell in {options['rounds']} turns, {seen['count']} observations ({seen['kind']})."
+        f"{bundle_words(first)}, on {where} with {bench['engine']['name']}. "
+        f"{count_of(len(bench['candidates']), 'recipe')} at {count_of(len(bench['points']), 'operating point')}; "
+        f"{count_of(options['repeat'], 'tick')} a cell in {count_of(options['rounds'], 'turn')}, "
+        f"{count_of(seen['count'], 'observation')} ({seen['kind']})."
     )
     state, css = ("complete", "good") if bench["complete"] else ("incomplete", "bad")
     stopped = "" if bench["complete"] else f'<p class="caveats">{html.escape(str(bench["stopped"]))}</p>'
@@ -81,17 +84,19 @@ def _tiles(bench: Mapping[str, Any]) -> str:
     shipped = bench["cells"][0]
     if shipped["status"] == MEASURED:
         latency = shipped["latency_ms"]
-        entries.append(("the reference as shipped", format_ms(latency["p50"]), f"median of {latency['count']} ticks"))
+        entries.append(
+            ("the reference as shipped", format_ms(latency["p50"]), f"median of {count_of(latency['count'], 'tick')}")
+        )
     front = [cell for cell in cells if cell["front"]["time"]]
     if front:
         fastest = min(front, key=lambda cell: cell["latency_ms"]["p50"])
-        note = f"{fastest['id']}: error {relative_words(fastest['from_shipped'])}"
+        note = f"{fastest['id']}: error {_error(fastest)}"
         entries.append(("the fastest", format_ms(fastest["latency_ms"]["p50"]), note))
     gained = [cell for cell in front if (cell["from_shipped"]["relative_l2"] or 0.0) > 0 and _ratio(cell) < 1]
     if gained:
         nearest = min(gained, key=lambda cell: cell["from_shipped"]["relative_l2"])
-        note = f"{nearest['id']}: error {relative_words(nearest['from_shipped'])}"
-        entries.append(("the nearest that is faster", f"{_ratio(nearest):.3g} of shipped", note))
+        note = f"{_ratio(nearest):.3g} of shipped; {nearest['id']}: error {_error(nearest)}"
+        entries.append(("the nearest that is faster", format_ms(nearest["latency_ms"]["p50"]), note))
     told = [cell for cell in cells if joules(cell) is not None]
     if told:
         least = min(told, key=lambda cell: joules(cell) or 0.0)
@@ -202,7 +207,7 @@ def _candidates(bench: Mapping[str, Any]) -> str:
 def _conditions(bench: Mapping[str, Any]) -> str:
     device = bench["device"]
     pairs = [
-        ("processor", f"{device['cpu']}, {device['usable_cores']} cores"),
+        ("processor", f"{device['cpu']}, {count_of(device['usable_cores'], 'core')}"),
         ("GPU", ", ".join(gpu["name"] for gpu in device["gpus"]) or "none"),
         ("power mode", device["power_mode"] or "not told"),
         *([("energy", words)] if (words := energy_words(bench)) else []),
@@ -229,6 +234,11 @@ def _front(cell: Mapping[str, Any]) -> str:
 
 def _ratio(cell: Mapping[str, Any]) -> float:
     return 1.0 if cell["of_reference"] is None else float(cell["of_reference"]["ratio"])
+
+
+def _error(cell: Mapping[str, Any]) -> str:
+    """On one line: its unit does not stand alone on the next."""
+    return relative_words(cell["from_shipped"]).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _span(interval: Any) -> str:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
+from motedge.bench.page.whiskers import Place, error_ends, range_with, time_ends, whiskers
 from motedge.bench.report import MEASURED, joules
 from motedge.bench.text import is_sure, worst_words
-from motedge.quant.page.svg import Axis, Frame, circle, line, log_range, path, picture, text, upright
+from motedge.quant.page.svg import Axis, Frame, circle, line, path, picture, text, upright
 from motedge.units import format_ms
 
 COLOURS = 8
@@ -59,30 +60,31 @@ def _scatter(
     if not entries:
         return ""
     frame = _FRAME
-    x = Axis(*log_range([cost for cost, *_ in entries]), frame.left, frame.inner_right, log=True)
+    lined = [cell for *_, cell in entries if cell["front"][front]]
+    ends = [end for cell in lined for end in time_ends(cell)] if front == "time" else []
+    x = Axis(*range_with([cost for cost, *_ in entries], ends), frame.left, frame.inner_right, log=True)
     errors = [error for _, error, _ in entries if error > 0]
-    y = _error_axis(errors, frame)
+    y = _error_axis(errors, [end for cell in lined for end in error_ends(cell)], frame)
     floor = frame.inner_bottom - 14
     places = [(x.at(cost), floor if y is None or error == 0 else y.at(error), cell) for cost, error, cell in entries]
     parts = _scales(frame, x, y, label)
     parts.append(text(frame.left - 8, floor + 4, "0", "end"))
     on_front = sorted((place for place in places if place[2]["front"][front]), key=lambda place: (place[0], place[1]))
     parts.append(path(_stairs([(left, height) for left, height, _ in on_front], frame), "front"))
-    parts += _whiskers(places, x, y, front)
+    parts += whiskers(on_front, x, y, floor, time=front == "time")
     for left, height, cell in sorted(places, key=lambda place: bool(place[2]["front"][front])):
         chance = front == "time" and not is_sure(cell)
         radius = 3.6 if not cell["front"][front] else 5 if chance else 7
         parts.append(circle(left, height, radius, colour_of(document, cell["candidate"]), _tip(cell)))
-    parts += _names(on_front, frame)
+    parts += _names(on_front, places, frame)
     return picture(frame.width, frame.height, title, parts)
 
 
-def _error_axis(errors: Sequence[float], frame: Frame) -> Optional[Axis]:
+def _error_axis(errors: Sequence[float], ends: Sequence[float], frame: Frame) -> Optional[Axis]:
     """Logarithmic, above the place of cells without any error; None where all are without."""
     if not errors:
         return None
-    low, high = log_range(errors)
-    return Axis(low, high, frame.inner_bottom - _FLOOR, frame.top, log=True)
+    return Axis(*range_with(errors, ends), frame.inner_bottom - _FLOOR, frame.top, log=True)
 
 
 def _scales(frame: Frame, x: Axis, y: Optional[Axis], label: str) -> list[str]:
@@ -100,12 +102,13 @@ def _scales(frame: Frame, x: Axis, y: Optional[Axis], label: str) -> list[str]:
 
 
 def _ticks(axis: Axis) -> list[float]:
-    """Those of the axis; more of them where it spans too little for four, and evenly spaced where far too little."""
+    """Those of the axis; more of them where it has not four, and evenly spaced where it spans far too little."""
     found = axis.ticks()
-    if len(found) < 4:
-        powers = range(math.floor(math.log10(axis.low)), math.ceil(math.log10(axis.high)) + 1)
-        found = [step * 10.0**power for power in powers for step in (1, 1.5, 2, 3, 4, 5, 6, 8)]
-        found = [value for value in found if axis.low <= value <= axis.high]
+    powers = range(math.floor(math.log10(axis.low)), math.ceil(math.log10(axis.high)) + 1)
+    for steps in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        if len(found) < 4:
+            values = [step * 10.0**power for power in powers for step in steps]
+            found = [value for value in values if axis.low <= value <= axis.high]
     if len(found) < 3:
         step = 10.0 ** math.floor(math.log10(axis.high - axis.low))
         first, last = math.ceil(axis.low / step), math.floor(axis.high / step)
@@ -123,36 +126,27 @@ def _stairs(points: Sequence[tuple[float, float]], frame: Frame) -> list[tuple[f
     return [*found, (frame.inner_right, found[-1][1])] if found else [(frame.left, frame.top)]
 
 
-def _whiskers(
-    places: Sequence[tuple[float, float, Mapping[str, Any]]], x: Axis, y: Optional[Axis], front: str
-) -> list[str]:
-    """Of dots on the front: the interval of the median time, and the errors of single observations."""
-    parts = []
-    for left, height, cell in places:
-        if not cell["front"][front]:
-            continue
-        interval = cell["median_interval"]
-        if front == "time" and interval is not None:
-            ends = [x.at(min(max(interval[key], x.low), x.high)) for key in ("low", "high")]
-            parts.append(line(ends[0], height, ends[1], height, "axis"))
-        each = [value for value in cell["from_shipped"]["by_observation"] if value]
-        if y is not None and len(each) > 1:
-            ends = [y.at(min(max(value, y.low), y.high)) for value in (min(each), max(each))]
-            parts.append(line(left, ends[0], left, ends[1], "axis"))
-    return parts
-
-
-def _names(on_front: Sequence[tuple[float, float, Mapping[str, Any]]], frame: Frame) -> list[str]:
-    """Names above the dots, the sure ones first; left out where they would lie on another, for a dot tells its own."""
+def _names(on_front: Sequence[Place], places: Sequence[Place], frame: Frame) -> list[str]:
+    """Names above the dots of the front, or below them where other dots are in the way, the sure ones first; left out
+    where they would lie on another name, for a dot tells its own."""
     parts: list[str] = []
     taken: list[tuple[float, float, float]] = []
     for left, height, cell in sorted(on_front, key=lambda place: not is_sure(place[2])):
         wide = _LETTER * len(cell["id"])
         # Towards the middle, where there is room
         far = left + wide > frame.inner_right
-        start, at = left - 9 - wide if far else left + 9, height - 10
-        if any(abs(at - other) < _APART and start < end and begin < start + wide for begin, end, other in taken):
+        start = left - 9 - wide if far else left + 9
+        free = [
+            at
+            for at in (height - 10, min(height + 20, frame.inner_bottom - 3))
+            if not any(abs(at - other) < _APART and start < end and begin < start + wide for begin, end, other in taken)
+        ]
+        clear = [
+            at for at in free if not any(start - 8 < x < start + wide + 8 and -14 < y - at < 8 for x, y, _ in places)
+        ]
+        if not free or (not clear and free[0] > height):
             continue
+        at = (clear or free)[0]
         taken.append((start, start + wide, at))
         label = text(left + (-9 if far else 9), at, cell["id"], "end" if far else "start", "note")
         parts.append(f'<g class="halo">{label}</g>')

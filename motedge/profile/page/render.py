@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
+from motedge.profile.conditions import bundle_words
 from motedge.profile.page.anatomy import step_bars, tick_bars
 from motedge.profile.page.courses import PHASE_COLOURS, chosen_series, sensor_course, share_course, tick_course
 from motedge.profile.page.limits import roofline_bars
@@ -54,7 +55,7 @@ def _lead(profile: Mapping[str, Any]) -> str:
     where = device["board"] or gpus or device["cpu"]
     variants = ", ".join(sorted(set(engine["variants"].values())))
     words = [
-        f"{bundle['model']}, shape set {bundle['shape_set']}, on {where}",
+        f"{bundle_words(bundle)}, on {where}",
         f"{engine['name']}, {variants}" + (f", recipe {engine['recipe']}" if engine.get("recipe") else ""),
     ]
     if chunk:

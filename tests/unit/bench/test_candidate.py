@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import pytest
+from bench_scene import made_bundle
 
 from motedge.bench.candidate import find_candidates
-from motedge.bundle import GraphEntry, Manifest, Variant
 from motedge.errors import BundleError, UsageError
-from motedge.files import write_json
-from motedge.runtime.policy.loader import GRAPHS
-
-
-def made(root: Path, recipes: Sequence[Optional[str]], **changes: Any) -> Path:
-    """A bundle whose towers are there in these recipes, and its encoder unquantized."""
-    graphs = {}
-    for graph in GRAPHS:
-        found = {}
-        for recipe in recipes if graph != "vae_encoder" else [None]:
-            name = "primitive-fp32" + (f"-{recipe}" if recipe else "")
-            found[name] = Variant(f"graphs/{graph}.{name}.onnx", (), "primitive", "fp32", 20, recipe)
-        graphs[graph] = GraphEntry(f"contracts/{graph}.json", found)
-    fields: dict[str, Any] = {
-        "model": {"family": "edge"},
-        "shape_set": {"name": "mini"},
-        "policy": {"embodiment": "droid_lerobot"},
-        **changes,
-    }
-    write_json(root / "manifest.json", Manifest(graphs=graphs, files={}, **fields).to_dict())
-    return root
 
 
 def names(*bundles: Path, **choice: Any) -> list[str]:
@@ -39,7 +17,7 @@ def names(*bundles: Path, **choice: Any) -> list[str]:
 
 
 def test_the_reference_first_whatever_the_order(tmp_path: Path) -> None:
-    plain, quantized = made(tmp_path / "plain", [None]), made(tmp_path / "quantized", ["fp8", "int4-awq"])
+    plain, quantized = made_bundle(tmp_path / "plain", [None]), made_bundle(tmp_path / "quantized", ["fp8", "int4-awq"])
     for order in ((plain, quantized), (quantized, plain)):
         found = find_candidates(list(order))
         assert [candidate.name for candidate in found] == ["unquantized", "fp8", "int4-awq"]
@@ -48,7 +26,7 @@ def test_the_reference_first_whatever_the_order(tmp_path: Path) -> None:
 
 
 def test_choice(tmp_path: Path) -> None:
-    plain, quantized = made(tmp_path / "plain", [None]), made(tmp_path / "quantized", ["fp8", "int4-awq"])
+    plain, quantized = made_bundle(tmp_path / "plain", [None]), made_bundle(tmp_path / "quantized", ["fp8", "int4-awq"])
     assert names(plain, quantized, recipes=["int4-awq"]) == ["unquantized", "int4-awq"]
     assert names(plain, quantized, recipes=["unquantized"]) == ["unquantized"]
     variants = ["primitive-fp32", "fused-fp16"]
@@ -62,21 +40,21 @@ def test_choice(tmp_path: Path) -> None:
 
 def test_the_same_recipe_in_two_bundles_is_told_apart(tmp_path: Path) -> None:
     plain, first, second = (
-        made(tmp_path / name, recipes) for name, recipes in (("plain", [None]), ("a", ["fp8"]), ("b", ["fp8"]))
+        made_bundle(tmp_path / name, recipes) for name, recipes in (("plain", [None]), ("a", ["fp8"]), ("b", ["fp8"]))
     )
     assert names(plain, first, second) == ["unquantized", "fp8 of a", "fp8 of b"]
     with pytest.raises(UsageError, match="another name"):
-        names(plain, first, made(tmp_path / "other" / "a", ["fp8"]))
+        names(plain, first, made_bundle(tmp_path / "other" / "a", ["fp8"]))
 
 
 def test_another_reference(tmp_path: Path) -> None:
-    first, second = made(tmp_path / "first", [None]), made(tmp_path / "second", [None])
+    first, second = made_bundle(tmp_path / "first", [None]), made_bundle(tmp_path / "second", [None])
     assert names(first, second) == ["unquantized of first", "unquantized of second"]
     assert names(first, second, reference=second) == ["unquantized of second", "unquantized of first"]
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
-    plain, quantized = made(tmp_path / "plain", [None]), made(tmp_path / "quantized", ["fp8"])
+    plain, quantized = made_bundle(tmp_path / "plain", [None]), made_bundle(tmp_path / "quantized", ["fp8"])
     with pytest.raises(UsageError, match="no unquantized bundle to judge by"):
         names(quantized)
     with pytest.raises(UsageError, match="no unquantized bundle to judge by"):
@@ -91,4 +69,4 @@ def test_what_is_refused(tmp_path: Path) -> None:
         ({"policy": {"embodiment": "av"}}, "embodiment"),
     ):
         with pytest.raises(UsageError, match=f"not of the same {what}"):
-            names(plain, made(tmp_path / what, ["fp8"], **change))
+            names(plain, made_bundle(tmp_path / what, ["fp8"], **change))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from motedge.bench.journal import FILE, Journal, read_journal
+from motedge.bench.journal import FILE, Journal, check_journal, read_journal
 from motedge.errors import DataError, HostError, UsageError
 
 IDENTITY = {"bundles": ["aa"], "device": ["arm", None, 8], "options": {"repeat": 3}}
@@ -68,7 +68,26 @@ def test_the_message_names_what_differs(tmp_path: Path) -> None:
     opened(tmp_path, {"options": {"repeat": 3, "seed": 0}}).close()
     with pytest.raises(UsageError) as caught:
         opened(tmp_path, {"options": {"repeat": 4, "seed": 0}})
-    assert caught.value.expected == 'options: {"repeat": 3}' and caught.value.got == 'options: {"repeat": 4}'
+    assert (caught.value.expected, caught.value.got) == ("options repeat: 3", "options repeat: 4")
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_checked_without_a_trace(tmp_path: Path, restart: bool) -> None:
+    """As a dry run does: what would be refused is, and nothing is made or changed."""
+    check_journal(tmp_path / "out", IDENTITY, restart=restart)
+    assert not (tmp_path / "out").exists()
+    opened(tmp_path).close()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    check_journal(tmp_path / "out", IDENTITY, restart=restart)
+    if restart:
+        check_journal(tmp_path / "out", {"more": 1}, restart=True)
+    else:
+        with pytest.raises(UsageError, match="differs in bundles"):
+            check_journal(tmp_path / "out", {"more": 1})
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="can't write"):
+        check_journal(tmp_path / "file", IDENTITY, restart=restart)
 
 
 def test_two_at_once_are_refused(tmp_path: Path) -> None:

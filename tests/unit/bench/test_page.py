@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from chromium import needs_chromium, open_page
 
 from motedge.bench.journal import Journal
 from motedge.bench.page.render import render_page
+from motedge.bench.text import bench_lines
 from motedge.bench.worker import CellError
 
 # Elements that are never closed
@@ -63,6 +65,29 @@ def test_everything(tmp_path: Path) -> None:
     assert found.titles == _TITLES | {"error against energy"} and found.circles == 18
     for part in ("Complete".lower(), "9 of 9", "fp8 / 2 steps", "J a chunk", "4.00 GB of the GPU", "MAXN"):
         assert part in page
+
+
+def test_one_of_each_and_another_embodiment(tmp_path: Path) -> None:
+    document = _whole(
+        tmp_path,
+        bundles=[{**FACTS["bundles"][0], "embodiment": "av"}],
+        observations={**FACTS["observations"], "count": 1},
+        options={**FACTS["options"], "rounds": 1},
+    )
+    document["candidates"], document["points"] = document["candidates"][:1], document["points"][:1]
+    document["cells"] = document["cells"][:1]
+    page = render_page(document)
+    assert "edge policy, embodiment av, shape set droid" in page
+    for part in ("1 recipe at 1 operating point;", "12 ticks a cell in 1 turn, 1 observation (given)"):
+        assert part in page
+    assert "edge policy, embodiment av" in "\n".join(bench_lines(document))
+
+
+def test_tiles_are_short(tmp_path: Path) -> None:
+    """A tile's value is on one line, and a number is not parted from its unit."""
+    found = re.findall(r'class="value">([^<]*)<', render_page(_whole(tmp_path)))
+    assert len(found) == 5 and max(map(len, found)) <= 14
+    assert "error 9.66\N{NO-BREAK SPACE}%" in render_page(_whole(tmp_path / "again"))
 
 
 def test_an_interrupted_bench_says_so_and_shows_what_there_is(tmp_path: Path) -> None:

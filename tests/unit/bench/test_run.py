@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_scene import QUICK, made_cells, made_document, run_made
+from bench_scene import CANDIDATES, QUICK, made_cells, made_document, run_made
 
 from motedge.bench.journal import Journal
 from motedge.bench.options import BenchOptions
@@ -35,6 +35,15 @@ def test_all_take_turns(journal: Journal) -> None:
     found = states(journal.lines, made_cells())
     assert all(sum(len(turn["ms"]) for turn in state.turns.values()) == QUICK.repeat for state in found.values())
     assert is_done(journal.lines)
+
+
+def test_whoever_watches_is_told_what_is_loaded(journal: Journal) -> None:
+    told: list[tuple[str, int, int, str]] = []
+    run_made(journal, progress=lambda *words: told.append(words))
+    loaded = [words for words in told if words[0] == "loading"]
+    assert loaded == [("loading", number, 3, one.name) for number, one in enumerate(CANDIDATES)]
+    first = ("actions", 0, 9, "unquantized / shipped")
+    assert told[:3] == [first, loaded[0], first]
 
 
 def test_turns_are_mixed_and_every_second_one_is_the_one_before_backwards() -> None:
@@ -237,6 +246,7 @@ def test_energy_of_a_later_session_is_measured_with_everything_loaded_and_warm(j
     with pytest.raises(KeyboardInterrupt):
         run_made(journal, log, interrupt, options, [meter])
     again: list[str] = []
+    told: list[tuple[str, int, int, str]] = []
 
     def opened(name: str, what: str, steps: int) -> None:
         if what == "open":
@@ -244,8 +254,11 @@ def test_energy_of_a_later_session_is_measured_with_everything_loaded_and_warm(j
         if what == "stretch":
             assert len(again) == 3, "some were not loaded while the machine was at rest"
 
-    run_made(journal, more := [], opened, options, [meter])  # type: ignore[var-annotated]
+    more: list[str] = []
+    run_made(journal, more, opened, options, [meter], progress=lambda *words: told.append(words))
     assert is_done(journal.lines) and len(more) == 9
+    assert [name for phase, *_, name in told if phase == "loading"] == ["unquantized", "fp8", "int4-awq"]
+    assert [phase for phase, *_ in told if phase != "loading"] == ["energy"] * 9
 
 
 def test_memory_of_a_later_session_is_that_after_all_points(journal: Journal) -> None:

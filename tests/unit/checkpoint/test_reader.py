@@ -291,6 +291,14 @@ def test_another_model_is_refused_by_name(broken, tmp_path):
         Checkpoint.open(broken)
     with pytest.raises(CheckpointError, match="no checkpoint folder"):
         Checkpoint.open(tmp_path / "nothing")
+    for name in ("model_index.json", "transformer/config.json"):
+        with pytest.raises(CheckpointError, match="is a file, not a checkpoint folder") as caught:
+            Checkpoint.open(broken / name)
+        assert f"the file is in: {broken}" in str(caught.value)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="is a file, not a checkpoint folder") as caught:
+        Checkpoint.open(tmp_path / "model.safetensors")
+    assert "brings a whole one" in str(caught.value)
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"transformer/config\.json"):
         Checkpoint.open(tmp_path / "empty")

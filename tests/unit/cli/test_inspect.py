@@ -22,6 +22,16 @@ def test_shows_everything(small_bundle: Path, capsys: pytest.CaptureFixture[str]
     assert "fp16 left out" in out
 
 
+def test_the_model_is_not_called_after_another_embodiment(
+    small_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = json.loads((small_bundle / "manifest.json").read_text())
+    manifest["policy"]["embodiment"] = "av"
+    (small_bundle / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["inspect", str(small_bundle)]) == 0
+    assert "model      edge policy, revision" in capsys.readouterr().out
+
+
 def test_json_counts_shared_files_once(small_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(small_bundle), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
@@ -58,6 +68,16 @@ def test_check_finds_a_path_that_leads_outside(small_bundle: Path, capsys: pytes
     path.write_text(json.dumps(manifest))
     assert main(["inspect", str(small_bundle), "--check"]) == 1
     assert "points outside its folder" in capsys.readouterr().err
+
+
+def test_a_file_of_a_bundle(small_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, fix in (
+        ("manifest.json", f"give its folder: {small_bundle}"),
+        ("samples/gen_step.npz", "motedge export"),
+    ):
+        assert main(["inspect", str(small_bundle / name)]) == 2
+        said = capsys.readouterr().err
+        assert "got:      a file" in said and fix in said
 
 
 def test_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

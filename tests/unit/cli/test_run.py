@@ -141,6 +141,16 @@ def test_usage_errors(loaded, arguments: list[str], message: str, capsys) -> Non
     assert not loaded
 
 
+def test_a_picture_in_the_place_of_the_folder(folder: Path, loaded, capsys) -> None:
+    """A newcomer's first try: the message names the options that take it."""
+    picture = folder / "right.png"
+    assert main(["run", "b", "--observation", str(picture)]) == 2
+    said = capsys.readouterr().err
+    assert "is a file" in said and f"--image {picture}" in said and f"--views wrist={picture}" in said
+    assert main(["run", "b", "--observation", str(folder / "observation.json")]) == 2
+    assert f"give its folder: {folder}" in capsys.readouterr().err and not loaded
+
+
 def test_plot_type_is_refused(folder: Path, loaded, tmp_path: Path, capsys) -> None:
     pytest.importorskip("matplotlib")
     assert main(["run", "b", "--observation", str(folder), "--plot", str(tmp_path / "plot.jpg")]) == 2

@@ -71,12 +71,17 @@ def test_alpha_and_grey_files_become_rgb(tmp_path: Path) -> None:
         ({"views": {"wrist": "absent.png"}}, "there is no image"),
         ({"views": {"wrist": "observation.json"}}, "not an image that can be read"),
         ({"views": {"wrist": "../../etc/passwd"}}, "outside"),
-        ({"views": {"wrist": 3}}, "outside"),
+        ({"views": {"wrist": 3}}, "view wrist is not a file's name"),
+        ({"image": {"a": 1}, "views": None}, "image is not a file's name"),
+        ({"image": "wrist.png"}, "both image and views"),
+        ({"source": ["a"]}, "source is not text"),
         ({"views": "wrist.png"}, "names no images"),
         ({"views": {"wrist": None}}, "no image"),
         ({"joint_position": [0.0] * 6}, "wrong length"),
         ({"gripper_position": None}, "missing"),
-        ({"instruction": None}, "not text"),
+        ({"instruction": None}, "observation.json: the instruction is not text"),
+        ({"joint_position": None}, "observation.json: joint_position is missing"),
+        ({"joint_position": "abc"}, "observation.json: the joint state is not numbers"),
     ],
 )
 def test_folders_that_are_refused(folder: Path, changes, message: str) -> None:
@@ -94,6 +99,34 @@ def test_no_folder_and_no_json(tmp_path: Path) -> None:
     (tmp_path / "observation.json").write_text("[]", encoding="utf-8")
     with pytest.raises(ObservationError, match="not an observation"):
         read_observation(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("{", ("is not JSON", "one object in UTF-8", "line 1", "--record DIR")),
+        ("[]", ("not an observation", '"schema": "motedge.observation/v1"', "a list")),
+        ("3", ("got:      the value 3",)),
+        ("{}", ("got:      no schema", "--record DIR")),
+        ('{"schema": "motedge.observation/v0"}', ("got:      'motedge.observation/v0'",)),
+        ('{"schema": "motedge.observation/v1"}', ("names no images", "got:      neither")),
+        ('{"schema": "motedge.observation/v1", "views": ["a.png"]}', ("got:      views is a list",)),
+    ],
+)
+def test_a_damaged_file_is_told_with_what_it_should_be(tmp_path: Path, content: str, parts: tuple[str, ...]) -> None:
+    (tmp_path / "observation.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ObservationError) as caught:
+        read_observation(tmp_path)
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+def test_a_file_in_the_place_of_the_folder(folder: Path) -> None:
+    with pytest.raises(ObservationError, match="is a file, not an observation") as caught:
+        read_observation(folder / "observation.json")
+    assert f"give its folder: {folder}" in str(caught.value)
+    with pytest.raises(ObservationError, match="is a file") as caught:
+        read_observation(folder / "wrist.png")
+    assert "--record DIR" in str(caught.value)
 
 
 def test_truncated_image(folder: Path) -> None:

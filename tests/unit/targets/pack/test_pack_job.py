@@ -69,6 +69,13 @@ def test_a_quantized_one_brings_its_evidence_and_not_its_statistics(root: Path, 
     assert "calibration/int8-sq/ranges.npz" not in names
 
 
+def test_the_name_is_not_of_another_embodiment(root: Path, tmp_path: Path) -> None:
+    manifest = json.loads((root / "manifest.json").read_text())
+    manifest.update(policy={"embodiment": "av"}, shape_set={"name": "av"})
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    assert _pack(root, tmp_path / "a.tar", wish=Wish(recipe="int8-sq")).listing.name == "edge-policy-av-int8-sq"
+
+
 def test_the_same_bundle_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path / "w")
     one = _pack(root, tmp_path / "one.tar", no_wheel=False, wheel=wheel)
