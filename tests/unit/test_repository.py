@@ -202,7 +202,9 @@ def test_no_large_files() -> None:
 
 def test_an_editable_install_is_found_beside_the_clone(tmp_path: Path) -> None:
     """A clone is called motedge too: from its parent folder it must not hide the package as an empty namespace."""
-    _build("editable", _copy_of_tree(tmp_path / "motedge"), tmp_path)
+    said = _build("editable", _copy_of_tree(tmp_path / "motedge"), tmp_path)
+    # setuptools' warning of just this, which scripts/setup.sh would show at each of its installs
+    assert "may take precedence" not in said
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(tmp_path / "site")
     code = """if True:
@@ -249,11 +251,13 @@ def test_wheel_and_sdist_hold_plain_files(tmp_path: Path) -> None:
     assert {item.filename: item.CRC for item in again.infolist()} == {i.filename: i.CRC for i in wheel.infolist()}
 
 
-def _build(kind: str, source: Path, folder: Path) -> None:
-    """Calls setuptools as pip does: a wheel, a source distribution or an editable wheel, into a folder."""
-    command = [sys.executable, "-c", f"import setuptools.build_meta as b, sys; b.build_{kind}(sys.argv[1])", str(folder)]
+def _build(kind: str, source: Path, folder: Path) -> str:
+    """Calls setuptools as pip does: a wheel, sdist or editable wheel, into a folder; returns what it said."""
+    build = f"import setuptools.build_meta as b, sys; b.build_{kind}(sys.argv[1])"
+    command = [sys.executable, "-c", build, str(folder)]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 def _packaged(name: str) -> bool:
