@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,12 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from motedge.cli.main import build_parser
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
+OTHERS = ("benchmarks/README.md", "docker/README.md", "README.md")
+DOCUMENTS = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("examples/*/README.md"), *(ROOT / p for p in OTHERS)])
 PAGES = ("README.md", "docs/robots.md", "examples/train_small/README.md", "examples/small_road/README.md")
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 # Of every command, where its result goes
@@ -86,9 +91,19 @@ def test_what_a_command_reads_is_made_above_it(page: str) -> None:
         above += command + "\n"
 
 
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_motedge_takes_the_options_that_are_shown(page: Path) -> None:
+    parser = build_parser()
+    for command in commands(page.relative_to(ROOT).as_posix()):
+        if command.startswith("motedge "):
+            try:
+                parser.parse_args(shlex.split(command)[1:])
+            except SystemExit as error:
+                raise AssertionError(f"{command}: motedge refuses it, its message is above") from error
+
+
 def test_git_ignores_what_commands_write() -> None:
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("*/*/README.md")]
-    lines = [line for page in pages for line in commands(page.relative_to(ROOT).as_posix())]
+    lines = [line for page in DOCUMENTS for line in commands(page.relative_to(ROOT).as_posix())]
     found = {name for line in lines for name in WRITTEN.findall(line)}
     # Results are part of the repository; names in capitals stand for the reader's own
     names = {name for name in found if not name.startswith("benchmarks/results/") and not name.isupper()}
