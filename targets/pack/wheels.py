@@ -27,7 +27,7 @@ _WHEEL = re.compile(
 # zip can't say less than 1980; wheels of one source are then the same bytes
 _EPOCH = "315532800"
 # What a wheel is made of; copied, since setuptools leaves folders behind, and takes up what older builds left
-_SOURCES = ("motedge", "export", "quant", "runtime", "targets", "pyproject.toml", "README.md", "LICENSE")
+_SOURCES = ("src", "motedge", "export", "quant", "runtime", "targets", "pyproject.toml", "README.md", "LICENSE")
 # pyproject.toml, build-system
 _SETUPTOOLS_LEAST = 77
 _MACHINES = {"jetson": "aarch64", "drive": "aarch64", "spark": "aarch64", "rtx": "x86_64", "datacenter": "x86_64"}
@@ -133,10 +133,11 @@ def build_wheel(source: Path, folder: Path) -> Path:
         # Without a network too
         command.append("--no-build-isolation")
     copy = folder / "source"
+    left_out = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for name in _SOURCES:
         if (source / name).is_dir():
-            # The links in motedge/ stay links, as in the checkout
-            shutil.copytree(source / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+            # The links in src/ and motedge/ stay links, as in the checkout
+            shutil.copytree(source / name, copy / name, symlinks=True, ignore=left_out)
         elif (source / name).is_file():
             copy.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, copy / name)

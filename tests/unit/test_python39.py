@@ -126,8 +126,9 @@ def test_python39_runs_the_installed_package(tmp_path: Path) -> None:
 
 def _shadow(target: Path) -> Path:
     """The package's sources beside the work tree, so that installing writes nothing into it."""
-    for name in ("motedge", "export", "quant", "runtime", "targets"):
-        shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    left_out = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in ("src", "motedge", "export", "quant", "runtime", "targets"):
+        shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=left_out)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, target / name)
     return target

@@ -200,18 +200,40 @@ def test_no_large_files() -> None:
     _report([f"{name}: {size} bytes" for name, size in sizes.items() if size > TRACKED_BYTES_MAX])
 
 
+def test_an_editable_install_is_found_beside_the_clone(tmp_path: Path) -> None:
+    """A clone is called motedge too: from its parent folder it must not hide the package as an empty namespace."""
+    said = _build("editable", _copy_of_tree(tmp_path / "motedge"), tmp_path)
+    # setuptools' warning of just this, which scripts/setup.sh would show at each of its installs
+    assert "may take precedence" not in said
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        wheel.extractall(tmp_path / "site")
+    code = """if True:
+        import site, sys
+        from importlib.util import find_spec
+        site.addsitedir(sys.argv[1])
+        import motedge.runtime.actions
+        print(motedge.load_policy.__name__, motedge.__file__)
+        print([name for name in ("runtime", "export", "quant", "targets") if find_spec(name)])
+    """
+    # -S, -E: nothing of this environment, where motedge is installed in its own way
+    command = [sys.executable, "-S", "-E", "-B", "-c", code, str(tmp_path / "site")]
+    for folder in (tmp_path, tmp_path / "motedge", tmp_path / "site"):
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"load_policy {tmp_path / 'motedge'}")
+        # In the clone itself those folders lie in the working directory
+        assert folder.name == "motedge" or done.stdout.endswith("\n[]\n")
+
+
 @pytest.mark.slow
 def test_wheel_and_sdist_hold_plain_files(tmp_path: Path) -> None:
-    """The links motedge/export, quant, runtime and targets become folders of plain files in what is published."""
+    """The links src/motedge and motedge/export, quant, runtime and targets become plain files in what is published."""
     names = {path.relative_to(ROOT).as_posix() for path in _tracked()}
     # Data files too: what package-data forgets is missed only on the device
     expected = {name if name.startswith("motedge/") else f"motedge/{name}" for name in names if _packaged(name)}
     copy = _copy_of_tree(tmp_path / "tree")
     for kind in ("wheel", "sdist"):
-        build = f"import setuptools.build_meta as b, sys; b.build_{kind}(sys.argv[1])"
-        command = [sys.executable, "-c", build, str(tmp_path)]
-        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        _build(kind, copy, tmp_path)
     wheel = zipfile.ZipFile(next(tmp_path.glob("*.whl")))
     assert expected <= set(wheel.namelist())
     links = [item.filename for item in wheel.infolist() if (item.external_attr >> 16) & 0o170000 == 0o120000]
@@ -222,7 +244,20 @@ def test_wheel_and_sdist_hold_plain_files(tmp_path: Path) -> None:
     assert any(name.endswith("entry_points.txt") for name in wheel.namelist())
     with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as sdist:
         members = {member.name.partition("/")[2]: member for member in sdist.getmembers()}
-    assert expected <= {name for name, member in members.items() if member.isfile()}
+        sdist.extractall(tmp_path / "unpacked")
+    assert {f"src/{name}" for name in expected} <= {name for name, member in members.items() if member.isfile()}
+    _build("wheel", next((tmp_path / "unpacked").iterdir()), tmp_path / "again")
+    again = zipfile.ZipFile(next((tmp_path / "again").glob("*.whl")))
+    assert {item.filename: item.CRC for item in again.infolist()} == {i.filename: i.CRC for i in wheel.infolist()}
+
+
+def _build(kind: str, source: Path, folder: Path) -> str:
+    """Calls setuptools as pip does: a wheel, sdist or editable wheel, into a folder; returns what it said."""
+    build = f"import setuptools.build_meta as b, sys; b.build_{kind}(sys.argv[1])"
+    command = [sys.executable, "-c", build, str(folder)]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 def _packaged(name: str) -> bool:
@@ -235,6 +270,7 @@ def _copy_of_tree(target: Path) -> Path:
         copy = target / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
-    for link in ("export", "quant", "runtime", "targets"):
-        (target / "motedge" / link).symlink_to(f"../{link}")
+    for link in ("src/motedge", "motedge/export", "motedge/quant", "motedge/runtime", "motedge/targets"):
+        (target / link).parent.mkdir(exist_ok=True)
+        (target / link).symlink_to((ROOT / link).readlink())
     return target
