@@ -100,7 +100,7 @@ def _tiles(bench: Mapping[str, Any]) -> str:
     told = [cell for cell in cells if joules(cell) is not None]
     if told:
         least = min(told, key=lambda cell: joules(cell) or 0.0)
-        entries.append(("the least energy", f"{joules(least):.3g} J a chunk", least["id"]))
+        entries.append(("the least energy a chunk", f"{joules(least):.3g} J", least["id"]))
     else:
         entries.append(("energy a chunk", "not known", str(bench["energy_absent"] or "not measured yet")))
     count = f"{len(cells)} of {len(bench['cells'])}"
@@ -115,7 +115,7 @@ def _pictures(bench: Mapping[str, Any]) -> str:
         f'<span class="key {colour_of(bench, entry["name"])}"></span>{html.escape(entry["name"])} '
         for entry in bench["candidates"]
     ).rstrip()
-    legend = f'<p class="legend">{keys}; large: on the front, smaller where that may be chance</p>'
+    legend = f'<p class="legend">{keys} &emsp;large dots: on the front, smaller where that may be chance</p>'
     found = "<h2>Error against time</h2>"
     found += f"{legend}<div class=scroll>{time}</div>" if time else "<p>No cell is measured whole yet.</p>"
     if energy:
