@@ -14,6 +14,7 @@ cameras; the rest stays as it is. Needs motedge[client].
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import math
@@ -97,14 +98,16 @@ def drive(args: argparse.Namespace) -> dict[str, Any]:
         stream.wait_first(timeout_s=60.0)
         begun_s = clock.now_s()
         last_s = begun_s - options.period_s
-        while clock.now_s() - begun_s < args.seconds:
-            action = stream.next_action()
-            if action.error is not None:
-                print(f"no new chunk: {action.error}", file=sys.stderr)
-            now_s = clock.now_s()
-            arm.command(envelope.apply(action.row, now_s - last_s).action)
-            last_s = now_s
-            clock.sleep(stream.next_due_s() - clock.now_s())
+        # An interrupt ends the loop, not the report
+        with contextlib.suppress(KeyboardInterrupt):
+            while clock.now_s() - begun_s < args.seconds:
+                action = stream.next_action()
+                if action.error is not None:
+                    print(f"no new chunk: {action.error}", file=sys.stderr)
+                now_s = clock.now_s()
+                arm.command(envelope.apply(action.row, now_s - last_s).action)
+                last_s = now_s
+                clock.sleep(stream.next_due_s() - clock.now_s())
         return {
             "server": {key: policy.metadata.get(key) for key in ("family", "checkpoint", "bundle_sha256")},
             "connection": {"reconnects": policy.reconnects, "late_answers": policy.late_answers},
@@ -144,6 +147,9 @@ def main() -> int:
     except (MotedgeError, OSError) as error:
         print(error, file=sys.stderr)
         return getattr(error, "exit_code", 3)
+    except KeyboardInterrupt:
+        # Before the first chunk came: there is nothing to report
+        return 130
     return 0
 
 

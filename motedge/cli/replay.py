@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from motedge.cli.gpu_arguments import add_gpu_arguments, gpu_options
 from motedge.errors import EXIT_GATE_FAILED, EXIT_OK, UsageError
-from motedge.units import format_ms
+from motedge.units import count_of, format_ms
 
 if TYPE_CHECKING:
     from motedge.runtime.recorder.replay import Replayed
@@ -67,7 +67,7 @@ def _list(args: argparse.Namespace, reader: RingReader) -> int:
         return EXIT_OK
     for session, tick in entries:
         print(_tick_line(session, tick))
-    print(f"{len(entries)} ticks; {_state_words(reader)}")
+    print(f"{count_of(len(entries), 'tick')}; {_state_words(reader)}")
     return EXIT_OK
 
 
@@ -124,7 +124,7 @@ def _replay(args: argparse.Namespace, reader: RingReader) -> int:
         raise UsageError(
             "the recording has no tick of this bundle",
             expected=f"manifest {ours[:16]}",
-            got=f"{found.foreign} ticks of {', '.join(sorted(theirs))}" if found.foreign else "no tick",
+            got=f"{count_of(found.foreign, 'tick')} of {', '.join(sorted(theirs))}" if found.foreign else "no tick",
             fix="give the very bundle that was recorded: a rebuilt one has other bits",
         )
     _show(args, found, reader)
@@ -207,7 +207,7 @@ def _show(args: argparse.Namespace, found: _Replay, reader: RingReader) -> None:
     counts = {name: sum(r.outcome == name for r in found.results) for name in ("same", "different", "skipped")}
     print(f"{', '.join(f'{count} {name}' for name, count in counts.items())}; {_state_words(reader)}")
     if found.foreign:
-        print(f"{found.foreign} ticks of other bundles were left out")
+        print(f"left out: {count_of(found.foreign, 'tick')} of other bundles")
 
 
 def _session(session: Optional[Recorded]) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from motedge.client.remote_errors import (
     RemoteTimeoutError,
 )
 from motedge.client.remote_options import RemoteOptions
-from motedge.client.tls import trust
+from motedge.client.tls import encryption
 from motedge.client.token import check_token
 from motedge.client.waiting import Waiting
 from motedge.client.wire import pack
@@ -59,11 +59,11 @@ class RemotePolicy:
         Raises:
             ConnectionFailedError: no server came in time, or it refuses.
             MetadataError: it serves something else than expected.
-            UsageError: `tls_ca` can't be used, or the token can't be sent.
+            UsageError: `tls_ca` can't be used, or not with this address; or the token can't be sent.
         """
         self._url, self._token, self._expect, self._options = url, token, dict(expect or {}), options
         check_token(token)
-        self._tls = trust(tls_ca) if url.startswith("wss://") else None
+        self._tls = encryption(url, tls_ca)
         self._clock = clock or MonotonicClock()
         self._waiting = Waiting(url, self._clock)
         self._lost: tuple[type[BaseException], ...] = (websockets_package().exceptions.WebSocketException, OSError)

@@ -17,6 +17,25 @@ _DATES, _NAMES = (9, 10), (62, 64)
 _VERSIONS = "the same versions of TLS on both sides: a policy server speaks 1.2 and later"
 
 
+def encryption(url: str, authority: Optional[str]) -> Optional[ssl.SSLContext]:
+    """As `trust`, for a wss:// address; None for ws://, which is not encrypted.
+
+    Raises:
+        UsageError: as `trust`; or an authority was given, whose certificates nothing would be checked against.
+    """
+    if url.lower().startswith("wss://"):
+        return trust(authority)
+    if authority is not None:
+        raise UsageError(
+            "an authority for TLS (tls_ca) is given, and the address is one without TLS",
+            expected="wss://HOST:PORT",
+            got=url,
+            why="what is sent there, the token too, can be read on the way",
+            fix="give the address with wss://, or leave the authority out",
+        )
+    return None
+
+
 def trust(authority: Optional[str]) -> ssl.SSLContext:
     """What certificates are checked against.
 

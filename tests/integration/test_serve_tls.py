@@ -92,7 +92,7 @@ def test_no_version_that_both_speak(pair: tuple[str, str], monkeypatch: pytest.M
         return context
 
     monkeypatch.setattr(server, "tls_context", newest)
-    monkeypatch.setattr("motedge.client.remote_policy.trust", older)
+    monkeypatch.setattr("motedge.client.tls.trust", older)
     with served(tls_cert=certificate, tls_key=key, wait=False) as running:
         assert "same versions of TLS" in refused(running.url.replace("ws://", "wss://"), certificate, HASTY)
 
@@ -103,6 +103,12 @@ def test_an_authority_that_can_not_be_used(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="can't be used") as caught:
             RemotePolicy("wss://127.0.0.1:1", tls_ca=str(tmp_path / name))
         assert "a PEM file" in caught.value.expected and "--tls-cert" in caught.value.fix
+
+
+def test_an_authority_for_an_address_without_tls(pair: tuple[str, str]) -> None:
+    with pytest.raises(UsageError, match="one without TLS") as caught:
+        RemotePolicy("ws://127.0.0.1:1", tls_ca=pair[0], token="secret")
+    assert caught.value.expected == "wss://HOST:PORT" and "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("said", [b"", b"\x16\x03\x01"])

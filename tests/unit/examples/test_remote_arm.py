@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -82,3 +83,31 @@ def test_a_token_that_is_missing_or_wrong_is_told(program: str, tmp_path: Path) 
     token.write_text("")
     code, told = ended(program, running.url, "--token-file", str(token))
     assert code == 2 and f"the token file {token} is empty" in told
+
+
+def started(url: str, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(EXAMPLE), "--url", url, *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_an_interrupt_while_it_waits_for_a_server() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        with started(f"ws://127.0.0.1:{nobody.getsockname()[1]}") as running:
+            assert running.stderr is not None and "waiting for" in running.stderr.readline()
+            running.send_signal(signal.SIGINT)
+            out, told = running.communicate(timeout=30)
+    assert running.returncode == 130 and out == told == ""
+
+
+def test_an_interrupt_while_it_drives_leaves_the_report() -> None:
+    resident = MadeResident(work=slow)
+    with served(resident) as running, started(running.url, "--seconds", "60") as arm:
+        end_s = time.monotonic() + 30
+        # The second is asked for while the first is driven
+        while len(resident.requests) < 2 and time.monotonic() < end_s:
+            time.sleep(0.02)
+        arm.send_signal(signal.SIGINT)
+        out, told = arm.communicate(timeout=30)
+    assert arm.returncode == 0 and "Traceback" not in told
+    assert json.loads(out)["stream"]["counters"]["chunks_used"] >= 1
