@@ -77,7 +77,7 @@ class GenerateShape:
                 fix=f"export with --shape-set media-{size[1]}x{size[0]}" if known else "take one of these sizes",
             )
         if not is_bucket(self.canvas):
-            _log.warning("no model was trained with a canvas of %dx%d", self.canvas[1], self.canvas[0])
+            _log.warning("no published model was trained with a canvas of %dx%d", self.canvas[1], self.canvas[0])
 
     def fit_frames(self, frames: Optional[int], default: int) -> int:
         """The number of pixel frames of a request, rounded down to 4 k + 1, which is said aloud.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -45,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     except MotedgeError as error:
         print(error, file=sys.stderr)
         return 2
-    print(json.dumps({"vae": asdict(vae), "towers": asdict(towers), **report}, indent=1))
+    print(json.dumps(report, indent=1))
     return 0
 
 

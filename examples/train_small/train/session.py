@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from examples.train_small.train.curves import write_curves
 from examples.train_small.train.drives import Drives
 from examples.train_small.train.evaluate import plan_errors
 from examples.train_small.train.loop import LoopSettings, TrainingLoop
+from examples.train_small.train.made import made_with
 from examples.train_small.train.texts import EMBODIMENT, make_prompts, open_tokenizer
 from examples.train_small.train.tower_stage import TowerBatches
 from examples.train_small.train.vae_stage import VaeBatches, encode_all, latent_statistics
@@ -112,7 +113,8 @@ class Session:
             UsageError: the folder exists.
             DataError: a weight is NaN or infinite.
         """
-        report = {"data": self.about, "held_out": self._look()}
+        made = {"batches": asdict(self.sizes), **made_with(self.loops, self.device)}
+        report = {"data": self.about, "made": made, "held_out": self._look()}
         policy = PolicyMetadata(action_chunk_size=ROWS, conditioning_fps=float(RATE_HZ), domain_name=EMBODIMENT)
         weights = self.loops["towers"].average, self.loops["vae"].average
         with staged_folder(out) as root:

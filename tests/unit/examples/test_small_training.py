@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from examples.train_small.train.curves import write_curves
 from examples.train_small.train.drives import Drives
 from examples.train_small.train.evaluate import places
 from examples.train_small.train.loop import LoopSettings, TrainingLoop
+from examples.train_small.train.made import made_with
 from motedge.checkpoint.reader import Checkpoint
 from motedge.errors import DataError, UsageError
 from motedge.runtime.actions.poses import trajectory_from_rows
@@ -139,6 +141,14 @@ def test_places_are_those_of_the_runtime() -> None:
     poses = trajectory_from_rows(rows)
     made = places(torch.from_numpy(rows)).numpy()
     np.testing.assert_allclose(made, poses[1:][:, [0, 2], 3], atol=1e-4)
+
+
+def test_what_it_was_made_with_is_told(tmp_path: Path) -> None:
+    loop, module = _loop(tmp_path)
+    _train(loop, module, until=5)
+    made = json.loads(json.dumps(made_with({"part": loop}, torch.device("cpu"))))
+    assert made["parts"]["part"]["steps"] == 5 and made["parts"]["part"]["settings"]["rate"] == loop.settings.rate
+    assert made["device"] and made["versions"]["torch"] == importlib.metadata.version("torch")
 
 
 def test_curves_are_a_picture(tmp_path: Path) -> None:
