@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import json
 import logging
-import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
 
@@ -255,6 +254,8 @@ def _timings(chunks: list[ActionChunk]) -> str:
 
 
 def _warm_p50_ms(chunks: list[ActionChunk]) -> dict[str, float]:
+    import statistics
+
     return {key: statistics.median(chunk.timings_ms[key] for chunk in chunks[1:]) for key in chunks[0].timings_ms}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import importlib.util
 import logging
 import sys
@@ -75,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
             raise MissingPackageError(package, extra="serve", purpose="to serve a policy")
     if sys.version_info < (3, 10):
         raise HostError("motedge serve needs Python 3.10", got=sys.version.split()[0], fix="motedge.client runs on 3.9")
+    import asyncio
+
     from motedge.serve.allocator import keep_freed_memory
     from motedge.serve.bundle_check import check_bundle
     from motedge.serve.bundle_resident import load_resident
