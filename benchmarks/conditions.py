@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from motedge.doctor.host import examine_host, read_text
+from motedge.doctor.requirements import installed_version
 from motedge.errors import UsageError
 
 SCHEMA = "motedge.benchmark/v1"
@@ -43,7 +43,7 @@ def collect_conditions(threads: int | None = None) -> dict[str, Any]:
         "system": host.system,
         "architecture": host.architecture,
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: installed_version(name) for name in PACKAGES},
         "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         **_commit(),
         "load_average": load_average(),
@@ -79,13 +79,6 @@ def usable_threads(asked: int | None) -> int:
     if asked is not None and not 1 <= asked <= cores:
         raise UsageError("the number of threads does not fit this machine", expected=f"1 to {cores}", got=asked)
     return cores if asked is None else asked
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _commit() -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import re
 import subprocess
 from typing import Any
 
 from conditions import collect_conditions
+
+from motedge.doctor.requirements import installed_version
 
 # What can change a figure on a GPU; what is not installed is recorded as such
 GPU_PACKAGES = (
@@ -30,7 +31,7 @@ def collect_gpu_conditions() -> dict[str, Any]:
     """As `collect_conditions`, with the first GPU's facts as nvidia-smi tells them. JSON-ready."""
     found = collect_conditions()
     gpu = query_gpu()
-    versions = {**found["versions"], **{name: _version(name) for name in GPU_PACKAGES}}
+    versions = {**found["versions"], **{name: installed_version(name) for name in GPU_PACKAGES}}
     if COMMIT_VARIABLE in os.environ:
         told = os.environ[COMMIT_VARIABLE]
         found |= {"commit": told.removesuffix(DIRTY), "uncommitted_changes": told.endswith(DIRTY)}
@@ -52,10 +53,3 @@ def gpu_id(name: str) -> str:
     """A card's name as part of a file name: "NVIDIA H100 80GB HBM3" -> "h100"."""
     model = re.search(r"\b[A-Z]{1,3}\d{2,4}\w*", name)
     return (model.group() if model else re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")).lower()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Optional
 
 from motedge.bench.action_error import action_error
@@ -14,8 +12,8 @@ from motedge.bench.options import CONFIDENCE
 from motedge.bench.pareto import pareto_front
 from motedge.bench.state import MEMORY, OPENED, SESSION, Cell, CellState, is_done, states
 from motedge.bench.turn_interval import FEWEST_TURNS, ratio_by_turns
-from motedge.errors import DataError
 from motedge.files import PathLike
+from motedge.profile.report_file import read_report
 from motedge.profile.statistics import Summary
 
 SCHEMA = "motedge.bench/v1"
@@ -88,18 +86,7 @@ def load_bench(path: PathLike) -> dict[str, Any]:
     Raises:
         DataError: it does not exist, is no bench, or of a newer schema.
     """
-    file = Path(path)
-    file = file / FILE if file.is_dir() else file
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"there is no bench {file}", fix="motedge bench BUNDLE --out DIR writes one") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} can't be read as a bench", got=str(error)) from error
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        got = document.get("schema") if isinstance(document, dict) else type(document).__name__
-        raise DataError(f"{file} is no bench", expected=SCHEMA, got=got, fix="give bench.json, or its folder")
-    return document
+    return read_report(path, "bench", SCHEMA)[1]
 
 
 def _entry(cell: Cell, cells: Sequence[Cell], found: Mapping[str, CellState], rounds: int) -> dict[str, Any]:

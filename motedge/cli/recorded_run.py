@@ -1,4 +1,4 @@
-"""`motedge run --recorder`: requests and answers kept in a ring, for `motedge replay`."""
+"""`--recorder` of `motedge run`, and its options: requests and answers kept in a ring, for `motedge replay`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from motedge.runtime.policy import ActionChunk, Observation
     from motedge.runtime.recorder import TickRecorder
     from motedge.runtime.request import SamplerSettings
+
+
+def add_recorder(group: argparse._ArgumentGroup) -> None:
+    """The options of the ring, `--recorder` and its size."""
+    group.add_argument(
+        "--recorder", metavar="DIR", help="keep requests and answers in a ring there, for motedge replay"
+    )
+    group.add_argument("--recorder-mb", type=float, default=1000.0, metavar="N", help="its size (default: %(default)g)")
 
 
 def open_recorder(args: argparse.Namespace) -> TickRecorder:

@@ -19,7 +19,7 @@ from motedge.cli.reasoned_run import (
     reasoning_changes,
     reasoning_text,
 )
-from motedge.cli.recorded_run import keep_chunks, open_recorder
+from motedge.cli.recorded_run import add_recorder, keep_chunks, open_recorder
 from motedge.errors import EXIT_OK, UsageError, closest
 from motedge.units import format_ms
 
@@ -94,8 +94,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     out.add_argument("--out", metavar="FILE", help="write the chunk as JSON")
     out.add_argument("--plot", metavar="FILE", help="draw the chunk beside what the model saw (PNG, PDF, SVG)")
     out.add_argument("--record", metavar="DIR", help="add each request to DIR, to calibrate on")
-    out.add_argument("--recorder", metavar="DIR", help="keep requests and answers in a ring there, for motedge replay")
-    out.add_argument("--recorder-mb", type=float, default=1000.0, metavar="N", help="its size (default: %(default)g)")
+    add_recorder(out)
     out.add_argument("--json", action="store_true", help="print the chunk as JSON instead of a table")
     parser.set_defaults(run=run)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from motedge.cli.gpu_arguments import add_gpu_arguments, gpu_options
 from motedge.cli.reasoned_run import add_reasoning, check_reasoning, reason_options
+from motedge.cli.recorded_run import add_recorder
 from motedge.errors import EXIT_OK, HostError, MissingPackageError, UsageError
 
 if TYPE_CHECKING:
@@ -62,8 +63,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     due.add_argument("--ladder", metavar="FILE", help="operating points (TOML), best first; default: from the bundle's")
     add_reasoning(parser, ticks=True)
     kept = parser.add_argument_group("recording")
-    kept.add_argument("--recorder", metavar="DIR", help="keep requests and answers in a ring there, for motedge replay")
-    kept.add_argument("--recorder-mb", type=float, default=1000.0, metavar="N", help="its size (default: %(default)g)")
+    add_recorder(kept)
     parser.set_defaults(run=run)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -23,6 +22,7 @@ from motedge.profile.measurement import (
     TickSample,
 )
 from motedge.profile.options import SETTLING_S, ProfileOptions
+from motedge.profile.report_file import read_report
 from motedge.profile.sensors.sensor import CLOCK_MHZ, TEMPERATURE_C, THROTTLE_COUNT, THROTTLED
 from motedge.profile.stages import in_order
 from motedge.profile.statistics import Summary, jitter, missed
@@ -93,17 +93,7 @@ def load_profile(path: PathLike) -> dict[str, Any]:
     Raises:
         DataError: it does not exist, is no profile, is damaged, or of a newer schema.
     """
-    file = Path(path)
-    file = file / "profile.json" if file.is_dir() else file
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"there is no profile {file}", fix="motedge profile BUNDLE --out DIR writes one") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} can't be read as a profile", got=str(error)) from error
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        got = document.get("schema") if isinstance(document, dict) else type(document).__name__
-        raise DataError(f"{file} is no profile", expected=SCHEMA, got=got, fix="give profile.json, or its folder")
+    file, document = read_report(path, "profile", SCHEMA)
     lacking = [key for key in _KEYS if key not in document]
     if lacking:
         raise DataError(f"{file} is damaged", got=f"no {', '.join(lacking)}", fix="take the profile again")

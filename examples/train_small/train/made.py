@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,6 +12,7 @@ import torch
 
 from examples.train_small.train.loop import TrainingLoop
 from motedge.doctor.host import examine_host
+from motedge.doctor.requirements import installed_version
 
 _PACKAGES = ("motedge", "torch", "numpy", "gymnasium", "box2d")
 
@@ -23,16 +23,9 @@ def made_with(loops: Mapping[str, TrainingLoop], device: torch.device) -> dict[s
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else examine_host(Path.cwd()).cpu,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: installed_version(name) for name in _PACKAGES},
         "parts": {
             name: {"settings": asdict(loop.settings), "steps": loop.step, "seconds": round(loop.elapsed_s, 1)}
             for name, loop in loops.items()
         },
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -3,54 +3,20 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bench_scene import FACTS, made_document, run_made, with_energy
 from chromium import needs_chromium, open_page
+from page_checks import checked
 
 from motedge.bench.journal import Journal
 from motedge.bench.page.render import render_page
 from motedge.bench.text import bench_lines
 from motedge.bench.worker import CellError
 
-# Elements that are never closed
-_VOID = {"meta", "br"}
 _TITLES = {"error against time", "error of each recipe at the same point"}
-
-
-class Balance(HTMLParser):
-    """Fails where elements are closed in another order than they were opened."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.titles: set[str] = set()
-        self.circles = 0
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        if tag not in _VOID:
-            self.open.append(tag)
-        if tag == "svg":
-            self.titles.add(dict(attrs)["aria-label"])
-        self.circles += tag == "circle"
-
-    def handle_startendtag(self, tag: str, attrs: Any) -> None:
-        pass
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def _checked(page: str) -> Balance:
-    balance = Balance()
-    balance.feed(page)
-    assert balance.open == []
-    for outside in ("http://", "https://", "<script", "src=", "@import", "url(", "nan", 'inf"'):
-        assert outside not in page.lower(), outside
-    return balance
 
 
 def _whole(folder: Path, **facts: Any) -> dict[str, Any]:
@@ -61,7 +27,7 @@ def _whole(folder: Path, **facts: Any) -> dict[str, Any]:
 
 def test_everything(tmp_path: Path) -> None:
     page = render_page(_whole(tmp_path))
-    found = _checked(page)
+    found = checked(page)
     assert found.titles == _TITLES | {"error against energy"} and found.circles == 18
     for part in ("Complete".lower(), "9 of 9", "fp8 / 2 steps", "J a chunk", "4.00 GB of the GPU", "MAXN"):
         assert part in page
@@ -100,7 +66,7 @@ def test_an_interrupted_bench_says_so_and_shows_what_there_is(tmp_path: Path) ->
     with pytest.raises(KeyboardInterrupt):
         run_made(journal, log, interrupt)
     page = render_page(made_document(tmp_path, journal.lines))
-    found = _checked(page)
+    found = checked(page)
     # Four cells have had all of their turns
     assert found.titles == _TITLES and found.circles == 4
     assert "incomplete" in page and "5 of 9 cells are not measured whole" in page and "(partial)" in page
@@ -108,7 +74,7 @@ def test_an_interrupted_bench_says_so_and_shows_what_there_is(tmp_path: Path) ->
 
 def test_nothing_measured(tmp_path: Path) -> None:
     page = render_page(made_document(tmp_path, []))
-    assert "No cell is measured whole yet" in page and _checked(page).circles == 0
+    assert "No cell is measured whole yet" in page and checked(page).circles == 0
 
 
 def test_failures(tmp_path: Path) -> None:
@@ -120,7 +86,7 @@ def test_failures(tmp_path: Path) -> None:
 
     run_made(journal, [], fail)
     page = render_page(made_document(tmp_path, journal.lines))
-    assert _checked(page).circles == 6 and "<b>" not in page and "3 failed" in page and "9 GB" in page
+    assert checked(page).circles == 6 and "<b>" not in page and "3 failed" in page and "9 GB" in page
 
 
 def test_all_without_error_can_be_drawn(tmp_path: Path) -> None:
@@ -129,9 +95,9 @@ def test_all_without_error_can_be_drawn(tmp_path: Path) -> None:
     for cell in document["cells"]:
         for name in ("from_shipped", "from_same_point"):
             cell[name] = {**cell[name], "relative_l2": 0.0, "by_observation": [0.0, 0.0]}
-    assert _checked(render_page(document)).circles == 18
+    assert checked(render_page(document)).circles == 18
     document["cells"] = document["cells"][:1]
-    assert _checked(render_page(document)).circles == 2
+    assert checked(render_page(document)).circles == 2
 
 
 def test_what_comes_from_outside_is_escaped(tmp_path: Path) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from chromium import needs_chromium, open_page
+from page_checks import checked
 from profiled_gpu import gpu_document
 from profiled_policy import FACTS, document_of
 
@@ -19,43 +18,10 @@ from motedge.profile.page.comparison import render_comparison
 from motedge.profile.page.render import render_page
 from motedge.profile.report import load_profile, profile_document
 
-# Elements that are never closed
-_VOID = {"meta", "br"}
-
-
-class Balance(HTMLParser):
-    """Fails where elements are closed in another order than they were opened."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.titles: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        if tag not in _VOID:
-            self.open.append(tag)
-        if tag == "svg":
-            self.titles.add(dict(attrs)["aria-label"])
-
-    def handle_startendtag(self, tag: str, attrs: Any) -> None:
-        pass
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def _checked(page: str) -> Balance:
-    balance = Balance()
-    balance.feed(page)
-    assert balance.open == []
-    for outside in ("http://", "https://", "<script", "src=", "@import", "url(", "nan", 'inf"'):
-        assert outside not in page.lower().replace("unfinished", ""), outside
-    return balance
-
 
 def test_everything_of_a_gpu() -> None:
     page = render_page(gpu_document())
-    assert _checked(page).titles == {
+    assert checked(page).titles == {
         "stages of a tick",
         "denoising steps",
         "ticks over time",
@@ -71,17 +37,17 @@ def test_everything_of_a_gpu() -> None:
 
 def test_steps_of_a_host() -> None:
     page = render_page(document_of([20.0 + 0.1 * number for number in range(12)]))
-    assert "denoising steps" in _checked(page).titles
+    assert "denoising steps" in checked(page).titles
     assert "not known" in page and "p99" in page
 
 
 def test_an_interrupted_run_has_a_page() -> None:
     page = render_page(document_of([20.0] * 3, stopped="interrupted; phase warm, 3 of 100 warm ticks"))
-    _checked(page)
+    checked(page)
     assert "incomplete" in page and "3 of 100 warm ticks" in page
     nothing = profile_document(Measurement(origin_s=0.0, stopped="interrupted; loading"), ProfileOptions(), FACTS, None)
     assert "No tick was measured" in render_page(nothing)
-    _checked(render_page(nothing))
+    checked(render_page(nothing))
 
 
 def test_what_comes_from_outside_is_escaped() -> None:
@@ -100,7 +66,7 @@ def test_what_comes_from_outside_is_escaped() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_few_ticks(count: int) -> None:
-    _checked(render_page(document_of([20.0] * count)))
+    checked(render_page(document_of([20.0] * count)))
 
 
 def _compared(seed: int = 2, scale: float = 1.2) -> str:
@@ -111,11 +77,11 @@ def _compared(seed: int = 2, scale: float = 1.2) -> str:
 
 def test_a_comparison() -> None:
     page = _compared()
-    assert _checked(page).titles == {"change of each stage", "share of ticks by time, before and after"}
+    assert checked(page).titles == {"change of each stage", "share of ticks by time, before and after"}
     for part in ("slower by", "&lt;b&gt;fp8", "separate runs", "energy a chunk", "noise"):
         assert part in page
     few = document_of([20.0] * 3)
-    _checked(render_comparison(compare_profiles(few, few), few, few))
+    checked(render_comparison(compare_profiles(few, few), few, few))
 
 
 @needs_chromium
@@ -143,7 +109,7 @@ def test_a_profile_that_a_gpu_gave() -> None:
     """benchmarks/results/profile_h200.json, as it was written there: it can be read, drawn and compared."""
     file = Path(__file__).resolve().parents[3] / "benchmarks/results/profile_h200.json"
     document = load_profile(file)
-    titles = _checked(render_page(document)).titles
+    titles = checked(render_page(document)).titles
     assert {"stages of a tick", "denoising steps", "sensors in W", "sensors in MHz"} <= titles
     tick = compare_profiles(document, document).tick
     assert tick is not None and tick.verdict == "noise" and tick.before_count == 120
