@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import signal
 import sys
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
@@ -12,6 +10,7 @@ from typing import Any, Optional
 
 from motedge.bench.acting import ActingOptions, open_acting
 from motedge.bench.session import Answers, Memory, Session, Stretch, Times
+from motedge.child_process import ChildGoneError, ChildProcess
 from motedge.errors import MotedgeError, ObservationError
 from motedge.runtime.request import SamplerSettings
 
@@ -37,14 +36,7 @@ class Worker:
     """
 
     def __init__(self, options: ActingOptions) -> None:
-        # A forked process would share memory with this one, and can't use CUDA
-        context = multiprocessing.get_context("spawn")
-        self._ours, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, options), name="motedge-bench", daemon=True)
-        with _deaf():
-            self._process.start()
-        # So that the end of the process is an end of file here
-        theirs.close()
+        self._process = ChildProcess(_serve, options, name="motedge-bench")
         try:
             self._received()
         except BaseException:
@@ -69,60 +61,32 @@ class Worker:
 
     def close(self) -> None:
         """Ends the process, by force if it does not heed."""
-        with contextlib.suppress(OSError):
-            self._ours.send(None)
-        self._ours.close()
-        self._process.join(_PATIENCE_S if sys.exc_info()[0] is None else 0.0)
-        if self._process.is_alive():
-            self._process.kill()
-        self._process.join(_PATIENCE_S)
+        self._process.close(_PATIENCE_S if sys.exc_info()[0] is None else 0.0)
 
     def _call(self, name: str, *args: Any) -> Any:
-        try:
-            self._ours.send((name, args))
-        except OSError as error:
-            raise self._gone() from error
+        with _as_worker_gone():
+            self._process.send((name, args))
         return self._received()
 
     def _received(self) -> Any:
-        try:
-            kind, value = self._ours.recv()
-        except (EOFError, OSError) as error:
-            raise self._gone() from error
+        with _as_worker_gone():
+            kind, value = self._process.receive()
         if kind == _DONE:
             return value
         raise _raised(value)
 
-    def _gone(self) -> WorkerGoneError:
-        self._process.join(_PATIENCE_S)
-        code = self._process.exitcode
-        killed = code is not None and code < 0
-        got = f"signal {signal.Signals(-code).name}" if killed and code is not None else f"exit code {code}"
-        why = "the system ends a process so when its memory is exhausted" if code == -signal.SIGKILL else None
-        return WorkerGoneError("the candidate's process has ended", got=got, why=why)
-
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """A process that is started within is deaf to Ctrl-C from its first moment, before any of its code runs."""
-    try:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:
-        # Not the main thread: signals are not ours to set
-        yield
-        return
+def _as_worker_gone() -> Iterator[None]:
     try:
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    except ChildGoneError as error:
+        raise WorkerGoneError("the candidate's process has ended", got=error.got, why=error.why) from error
 
 
 def _serve(theirs: Connection, options: ActingOptions) -> None:
     """The other process: opens, says so, and does what it is told until nothing more comes."""
-    # What is sent to the whole group is the first process's to heed, which ends this one
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    with contextlib.suppress(EOFError, OSError), contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as opened:
         try:
             session = Session(open_acting(options))
             opened.callback(session.close)
@@ -130,8 +94,8 @@ def _serve(theirs: Connection, options: ActingOptions) -> None:
             theirs.send((_FAILED, _told(error)))
             return
         theirs.send((_DONE, None))
-        while (asked := theirs.recv()) is not None:
-            name, args = asked
+        while True:
+            name, args = theirs.recv()
             try:
                 answer: Any = (_DONE, getattr(session, name)(*args))
             except Exception as error:  # noqa: BLE001 -- told to the first process

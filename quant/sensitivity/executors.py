@@ -6,16 +6,17 @@ workers side by side keep all cores busy.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
-import multiprocessing
-import signal
+import pickle
+from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from multiprocessing.connection import Connection, wait
+from typing import Protocol
 
 import torch
 
-from motedge.errors import HostError, UsageError
+from motedge.child_process import ChildGoneError, ChildProcess
+from motedge.errors import HostError, InternalError, UsageError
 from motedge.quant.sensitivity.tasks import Records, Task
 from motedge.quant.sensitivity.worker import Worker, WorkerSetup
 
@@ -78,11 +79,10 @@ class ProcessPool:
     """Workers in processes of their own. Towers in their stored type are mapped files: their memory is shared."""
 
     def __init__(self, setup: WorkerSetup, jobs: int) -> None:
-        before = set(multiprocessing.active_children())
-        self._pool = concurrent.futures.ProcessPoolExecutor(
-            jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(setup,)
-        )
-        self._before = before
+        self._setup = setup
+        # All at once: each takes seconds until it is up, and says so then
+        self._children = [ChildProcess(_serve, name="motedge-search") for _ in range(jobs)]
+        self._idle: list[ChildProcess] = []
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Records]:
         """See Executor.
@@ -91,35 +91,66 @@ class ProcessPool:
             HostError: a worker died.
         """
         try:
-            futures = [self._pool.submit(_measure, task) for task in tasks]
-            for future in concurrent.futures.as_completed(futures):
-                yield future.result()
-        except concurrent.futures.process.BrokenProcessPool as error:
+            yield from self._run(deque(tasks))
+        except ChildGoneError as error:
             raise HostError(
                 "a worker process of the search died",
+                got=error.got,
                 why="most often the machine is out of memory; what was measured is kept",
                 fix="run the same command again with fewer --jobs",
             ) from error
 
     def close(self) -> None:
         """Ends the processes, also in the middle of a task."""
-        own = set(multiprocessing.active_children()) - self._before
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in own:
-            process.terminate()
+        for child in self._children:
+            child.close()
+
+    def _run(self, waiting: deque[Task]) -> Iterator[Records]:
+        left = len(waiting)
+        idle, self._idle = self._idle, []
+        for child in idle:
+            self._occupy(child, waiting)
+        children = {child.connection: child for child in self._children}
+        while left:
+            for connection in wait(list(children)):
+                child = children[connection]  # type: ignore[index]
+                answer = child.receive()
+                if answer is None:
+                    child.send(self._setup)
+                self._occupy(child, waiting)
+                if isinstance(answer, Exception):
+                    raise answer
+                if answer is not None:
+                    left -= 1
+                    yield answer
+
+    def _occupy(self, child: ChildProcess, waiting: deque[Task]) -> None:
+        if waiting:
+            child.send(waiting.popleft())
+        else:
+            self._idle.append(child)
 
 
-_worker: Any = None
-
-
-def _begin(setup: WorkerSetup) -> None:
-    global _worker
-    # Ctrl-C goes to the whole process group; the search itself ends its workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _serve(theirs: Connection) -> None:
+    """The other process: says that it is up, takes its setup, then measures task after task."""
     torch.set_num_threads(1)
-    _worker = Worker(setup)
+    theirs.send(None)
+    worker: Worker | None = None
+    setup: WorkerSetup = theirs.recv()
+    while True:
+        task: Task = theirs.recv()
+        try:
+            worker = worker or Worker(setup)
+            answer: Records | Exception = worker.run(task)
+        except Exception as error:  # noqa: BLE001 -- raised in the first process
+            answer = _portable(error)
+        theirs.send(answer)
 
 
-def _measure(task: Task) -> Records:
-    records: Records = _worker.run(task)
-    return records
+def _portable(error: Exception) -> Exception:
+    """The error itself where it can be sent, else its words."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 -- whatever it is that keeps it here
+        return InternalError(f"{type(error).__name__}: {error}")
+    return error

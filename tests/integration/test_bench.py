@@ -253,7 +253,7 @@ def test_a_process_that_is_killed_is_told(plain: Path) -> None:
     worker = Worker(ActingOptions(plain, None, None, "onnxruntime", 0, threads=1))
     try:
         assert len(worker.answers(SamplerSettings(steps=1), 3).actions) == 1
-        os.kill(worker._process.pid or 0, signal.SIGKILL)
+        os.kill(worker._process._process.pid or 0, signal.SIGKILL)
         with pytest.raises(WorkerGoneError, match="SIGKILL") as caught:
             worker.times(SamplerSettings(), 1, 2, 0)
         assert "memory is exhausted" in str(caught.value)

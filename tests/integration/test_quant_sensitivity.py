@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -219,13 +222,25 @@ def test_processes_give_the_same_bits(bundle: Bundle, setup: WorkerSetup) -> Non
     assert found == _all_records(InProcess(setup), tasks) and len(found) == 2 * len(tasks)
 
 
-def test_a_worker_that_dies_is_reported(setup: WorkerSetup, tmp_path: Path) -> None:
-    gone = dataclasses.replace(setup, bundle=tmp_path / "gone")
-    executor = ProcessPool(gone, 1)
-    with pytest.raises(HostError, match="worker process") as caught:
-        list(executor.run([SiteTask(GEN, "layers.0.self_attn.add_q_proj", 0, ("fp8",))]))
-    executor.close()
-    assert "--jobs" in caught.value.fix
+def test_a_worker_that_dies_is_reported(setup: WorkerSetup) -> None:
+    executor = ProcessPool(setup, 2)
+    try:
+        os.kill(executor._children[1]._process.pid or 0, signal.SIGKILL)
+        with pytest.raises(HostError, match="worker process") as caught:
+            list(executor.run([SiteTask(GEN, "layers.0.self_attn.add_q_proj", 0, ("fp8",))] * 9))
+    finally:
+        executor.close()
+    assert "SIGKILL" in str(caught.value) and "--jobs" in caught.value.fix
+
+
+@pytest.mark.parametrize("executor", [InProcess, partial(ProcessPool, jobs=1)], ids=["here", "process"])
+def test_a_bundle_that_went_away_is_told_alike(executor: Any, setup: WorkerSetup, tmp_path: Path) -> None:
+    workers = executor(dataclasses.replace(setup, bundle=tmp_path / "gone"))
+    try:
+        with pytest.raises(BundleError, match="there is no bundle"):
+            list(workers.run([SiteTask(GEN, "layers.0.self_attn.add_q_proj", 0, ("fp8",))]))
+    finally:
+        workers.close()
 
 
 class _Stopping(InProcess):

@@ -16,13 +16,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # The device's part, and the command line around it, which must be able to say why export needs a newer Python
 AREAS = (
     *("motedge/__init__.py", "motedge/__main__.py", "motedge/errors.py", "motedge/files.py"),
-    *("motedge/memory.py", "motedge/units.py"),
+    *("motedge/child_process.py", "motedge/memory.py", "motedge/units.py"),
     *("motedge/bundle", "motedge/client", "motedge/doctor", "motedge/media", "motedge/cli"),
     *("motedge/bench", "motedge/profile", "quant/page", "runtime", "targets"),
 )
 # Modules that need the standard library alone
 PLAIN_MODULES = (
-    *("motedge.errors", "motedge.files", "motedge.memory", "motedge.units"),
+    *("motedge.child_process", "motedge.errors", "motedge.files", "motedge.memory", "motedge.units"),
     *("motedge.bundle.summary", "motedge.cli.main"),
 )
 

@@ -25,6 +25,7 @@ RANKS = {
     "units": 0,
     "files": 0,
     "memory": 0,
+    "child_process": 0,
     "media": 1,
     "bundle": 1,
     "doctor": 1,
@@ -48,7 +49,7 @@ FORBIDDEN = {("bundle", "checkpoint"), ("checkpoint", "bundle"), ("runtime", "ch
 # The client stands alone: a robot may have it without anything else of the package
 FORBIDDEN |= {("client", area) for area in ("bundle", "checkpoint", "doctor", "targets.catalog")}
 # What the device has: runtime and everything below it imports nothing else, and nothing heavy at all at the top
-DEVICE_AREAS = ("errors", "units", "files", "memory", "bundle", "targets.catalog", "client", "runtime")
+DEVICE_AREAS = ("errors", "units", "files", "memory", "child_process", "bundle", "targets.catalog", "client", "runtime")
 HEAVY = ("torch", "onnx", "onnxscript", "safetensors", "diffusers", "transformers", "huggingface_hub")
 # Written in pieces, so that this file does not match itself
 MACHINE = re.compile("|".join(["/wo" + "rk/", "/tmp/" + "env", r"\bsk" + r"-[A-Za-z0-9]{16}", "/opt/" + "pypi"]))
