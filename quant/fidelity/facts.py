@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import motedge
 from motedge.bundle import Bundle
 from motedge.doctor.host import examine_host
+from motedge.doctor.requirements import installed_version
 from motedge.quant.calibration.result import CalibrationData
 from motedge.quant.datasets.dataset import Dataset, Moment
 from motedge.quant.fidelity.engines import Sides
@@ -29,7 +29,7 @@ def collect_facts(
     """Everything a reader must know to repeat the measurement, as JSON."""
     source, options = sides.source, sides.options
     model = source.manifest.model
-    versions = {name: importlib.metadata.version(name) for name in _VERSIONS if _installed(name)}
+    versions = {name: version for name in _VERSIONS if (version := installed_version(name))}
     return {
         "model": {name: model.get(name) for name in ("family", "variant", "checkpoint")},
         "embodiment": source.manifest.policy.get("embodiment"),
@@ -89,11 +89,3 @@ def _data(
         facts = {**measured, "rule": "nothing was calibrated", "calibration": [], "notes": list(dataset.notes)}
     moments = [[moment.group, moment.index] for moment in held_out] if dataset is not None else []
     return {**facts, "held_out": moments, "measured_on": measured}
-
-
-def _installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
