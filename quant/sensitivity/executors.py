@@ -115,11 +115,11 @@ class ProcessPool:
             for connection in wait(list(children)):
                 child = children[connection]  # type: ignore[index]
                 answer = child.receive()
+                if isinstance(answer, Exception):
+                    raise answer
                 if answer is None:
                     child.send(self._setup)
                 self._occupy(child, waiting)
-                if isinstance(answer, Exception):
-                    raise answer
                 if answer is not None:
                     left -= 1
                     yield answer

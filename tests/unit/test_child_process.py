@@ -55,13 +55,14 @@ def test_one_that_is_killed_in_the_middle_of_a_message_is_told() -> None:
             child.send("anybody?")
 
 
-@pytest.mark.parametrize("target", [sleep, send_large], ids=["heeds nothing", "sends"])
-def test_closing_ends_it_at_once(target: Callable[..., None]) -> None:
+# In the middle of a message its pipe may end first, and it with that
+@pytest.mark.parametrize(("target", "ends"), [(sleep, [-signal.SIGKILL]), (send_large, [-signal.SIGKILL, 0])])
+def test_closing_ends_it_at_once(target: Callable[..., None], ends: list[int]) -> None:
     child = ChildProcess(target, name="test")
     child.receive()
     process, begun = child._process, time.monotonic()
     child.close()
-    assert process.exitcode == -signal.SIGKILL and time.monotonic() - begun < SOON_S
+    assert process.exitcode in ends and time.monotonic() - begun < SOON_S
 
 
 def test_what_goes_to_the_whole_group_does_not_end_it() -> None:
